@@ -1,0 +1,142 @@
+"""The run record and the life cycle of a run.
+
+========== ======================== ==========================================================
+status     may become               meaning
+========== ======================== ==========================================================
+pending    running, cancelled       exists; its first turn is not yet recorded
+running    completed, failed,       has turns and is not closed; with a `Problem` it is shown
+           cancelled, continued     as *parked*
+completed  –                        the workflow returned
+failed     –                        the workflow raised
+cancelled  –                        it was cancelled
+continued  –                        it went on as the run named in ``continued_to``
+========== ======================== ==========================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, TypeAlias
+
+from everstep.core.history import Micros
+
+
+class RunStatus(StrEnum):
+    """Where a run is in its life. ``PARKED`` is never stored: it is how a run with a problem is shown."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    PARKED = "parked"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    CONTINUED = "continued"
+
+
+TRANSITIONS: Final[Mapping[RunStatus, frozenset[RunStatus]]] = {
+    RunStatus.PENDING: frozenset({RunStatus.RUNNING, RunStatus.CANCELLED}),
+    RunStatus.RUNNING: frozenset(
+        {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.CONTINUED}
+    ),
+    RunStatus.COMPLETED: frozenset(),
+    RunStatus.FAILED: frozenset(),
+    RunStatus.CANCELLED: frozenset(),
+    RunStatus.CONTINUED: frozenset(),
+}
+CLOSED: Final = frozenset(status for status, after in TRANSITIONS.items() if not after)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Why a run is parked.
+
+    Attributes:
+        code: which kind: ``divergence``, ``io``, ``workflow-missing``, ``step-missing``, ``unreadable``, ``poison``.
+        message: what happened and what to do, for people.
+        turn: the number of the turn that could not be made or replayed.
+        build: the build that parked the run. Another build tries the run again by itself.
+        at: when.
+    """
+
+    code: str
+    message: str
+    turn: int
+    build: str
+    at: Micros
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """What is known of a run besides its turns.
+
+    Attributes:
+        run_id: ``wrun_`` and 26 characters.
+        root_id: the first run of the family this run belongs to (itself, the run it continues, its parent …).
+        workflow: the registered name.
+        input: the encoded arguments.
+        attributes: plain text, searchable; keys that begin with ``$`` are ours.
+        start_at: when the first turn may run.
+    """
+
+    run_id: str
+    root_id: str
+    workflow: str
+    input: bytes
+    created_at: Micros
+    start_at: Micros
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    status: RunStatus = RunStatus.PENDING
+    started_at: Micros | None = None
+    completed_at: Micros | None = None
+    result: bytes | None = None
+    error: bytes | None = None
+    continued_from: str | None = None
+    continued_to: str | None = None
+    problem: Problem | None = None
+
+    @property
+    def closed(self) -> bool:
+        return self.status in CLOSED
+
+    @property
+    def shown_status(self) -> RunStatus:
+        """The status people see: a run with a problem is *parked*."""
+        return RunStatus.PARKED if self.problem is not None and not self.closed else self.status
+
+
+# --- changes to a run record -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """The first turn is recorded."""
+
+    at: Micros
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """The last turn is recorded."""
+
+    at: Micros
+    status: RunStatus
+    result: bytes | None = None
+    error: bytes | None = None
+    continued_to: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parked:
+    """The run waits for other code."""
+
+    problem: Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unparked:
+    """The run is tried again."""
+
+
+RunChange: TypeAlias = Started | Closed | Parked | Unparked

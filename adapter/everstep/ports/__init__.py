@@ -1,0 +1,32 @@
+"""What the runtime needs from a backend: small protocols whose docstrings are the specification.
+
+The same rules hold for all. Calls are synchronous and thread-safe. Every call is atomic by itself; a group of
+calls made within one ``Backend.unit()`` is atomic too where the backend can do it (SQLite), and is not where it
+cannot (DynamoDB), so the runtime's order of calls must be right without. A backend raises `StoreBusyError` when
+the same call may succeed later, `StoreError` otherwise, and never an error of the technology beneath.
+"""
+
+from everstep.ports.backend import Backend
+from everstep.ports.clock import Clock
+from everstep.ports.inbox import Inbox, InboxEntry
+from everstep.ports.inspector import Inspector, RunPage, RunQuery
+from everstep.ports.message_queue import Delivery, MessageQueue, MessageSource
+from everstep.ports.run_store import RunStore, Snapshot
+from everstep.ports.step_log import FailedAttempt, StepLog
+
+__all__ = [
+    "Backend",
+    "Clock",
+    "Delivery",
+    "FailedAttempt",
+    "Inbox",
+    "InboxEntry",
+    "Inspector",
+    "MessageQueue",
+    "MessageSource",
+    "RunPage",
+    "RunQuery",
+    "RunStore",
+    "Snapshot",
+    "StepLog",
+]

@@ -1,0 +1,80 @@
+"""The ports for messages: sending them, and (where we poll ourselves) receiving them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from everstep.core.history import Micros
+from everstep.core.messages import Message, Outgoing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """A message as it was received.
+
+    Attributes:
+        receives: how many times it has been received, this time included.
+        due: the time it was sent for.
+    """
+
+    message_id: str
+    message: Message
+    receives: int
+    due: Micros
+    root_id: str
+
+
+class MessageQueue(Protocol):
+    """Sending. Delivery is at least once, in no promised order, never before a message is due."""
+
+    def send(self, messages: Sequence[Outgoing]) -> None:
+        """Send the messages. One whose id is still in the queue is dropped."""
+        ...
+
+    def discard(self, message_ids: Sequence[str]) -> None:
+        """Take back messages nobody needs any more. A best effort: they may be delivered all the same."""
+        ...
+
+
+class MessageSource(Protocol):
+    """Receiving with leases, for backends where workers poll.
+
+    A worker that is registered and alive holds what it received until it acknowledges or releases it. A worker
+    counts as dead when the backend can tell that its process has ended, or when it did not renew in time.
+    """
+
+    def register(self, worker: str, *, until: Micros) -> None:
+        """Make the worker known, or renew it: it counts as alive until then. Says nothing about its messages."""
+        ...
+
+    def receive(
+        self, worker: str, *, limit: int, now: Micros, root_id: str | None = None
+    ) -> Sequence[Delivery]:
+        """Lease up to `limit` messages that are due, those due first first; only of one family if `root_id` is given."""
+        ...
+
+    def acknowledge(self, message_ids: Sequence[str]) -> None:
+        """The messages are dealt with: remove them, whoever holds them."""
+        ...
+
+    def release(self, worker: str, message_ids: Sequence[str]) -> None:
+        """Give back messages that were received but not begun; this receive is not counted."""
+        ...
+
+    def recover(self, *, now: Micros) -> int:
+        """Give back what dead workers hold; say how many messages. Their next delivery counts one receive more."""
+        ...
+
+    def next_due(self, *, root_id: str | None = None) -> Micros | None:
+        """The earliest time at which an unleased message is due; None when there is none."""
+        ...
+
+    def leave(self, worker: str) -> None:
+        """The worker ends: release everything it still holds and forget it."""
+        ...
+
+    def changes(self) -> int:
+        """A number that differs from an earlier one if another process or thread has changed the store since. Cheap."""
+        ...
