@@ -18,10 +18,16 @@ class StartRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdvanceRun:
-    """Something arrived for the run: make a turn of it. ``cause`` makes the message's id unique."""
+    """Something arrived for the run: make a turn of it.
+
+    Attributes:
+        cause: makes the message's id unique.
+        recover: ask again for all that is outstanding: the run was parked, or messages may be lost.
+    """
 
     run_id: str
     cause: str
+    recover: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

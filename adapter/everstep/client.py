@@ -1,0 +1,240 @@
+"""What a program outside a workflow uses: start runs, find them again, wait for what they return."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+
+from everstep.app import Workflow, Workflows
+from everstep.assembly import current_connection, use_connection
+from everstep.codec.failures import decode_error
+from everstep.codec.typed import ValueCodec
+from everstep.core.durations import to_datetime
+from everstep.core.ids import is_run_id
+from everstep.core.replay import Replay
+from everstep.core.run import RunRecord, RunStatus
+from everstep.errors import (
+    ContextError,
+    WorkflowRunCancelledError,
+    WorkflowRunFailedError,
+    WorkflowRunNotFoundError,
+    WorkflowRunParkedError,
+)
+from everstep.runtime.connection import FIRST_POLL_SECONDS, LAST_POLL_SECONDS, Connection, at_rest
+from everstep.runtime.progress import Observer
+from everstep.runtime.worker import Worker
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Run(Generic[R_co]):
+    """A handle of a run. Making one reads nothing.
+
+    Where a run goes on as a new one (`continue_as_new`), the handle speaks of the newest.
+    """
+
+    def __init__(self, run_id: str, *, connection: Connection, decode: Callable[[bytes], Any]) -> None:
+        self.run_id = run_id
+        self._connection = connection
+        self._decode = decode
+
+    def __repr__(self) -> str:
+        return f"<run {self.run_id}>"
+
+    async def exists(self) -> bool:
+        """Whether the store has this run."""
+        return await self._read(lambda: self._connection.find(self.run_id) is not None)
+
+    async def status(self) -> RunStatus:
+        """``pending``, ``running``, ``parked``, ``completed``, ``failed`` or ``cancelled``."""
+        run = await self._record()
+        return RunStatus.RUNNING if run.status is RunStatus.CONTINUED else run.shown_status
+
+    async def attributes(self) -> dict[str, str]:
+        """The run's attributes."""
+        return dict((await self._record()).attributes)
+
+    async def workflow_name(self) -> str:
+        """The registered name of its workflow."""
+        return (await self._record()).workflow
+
+    async def created_at(self) -> datetime:
+        """When it was started."""
+        return to_datetime((await self._record()).created_at)
+
+    async def started_at(self) -> datetime | None:
+        """When its first turn was made; None while it is pending."""
+        return _moment((await self._record()).started_at)
+
+    async def completed_at(self) -> datetime | None:
+        """When it ended; None before."""
+        return _moment((await self._record()).completed_at)
+
+    async def return_value(self) -> R_co:
+        """Wait for the end of the run and return what the workflow returned.
+
+        Raises:
+            WorkflowRunFailedError: the workflow raised; the error it raised is the cause.
+            WorkflowRunCancelledError: it was cancelled.
+            WorkflowRunParkedError: it cannot go on with the deployed code. It is kept: wait again after a deploy.
+            WorkflowRunNotFoundError: there is no such run.
+            TypeValidationError: the value does not fit the workflow's return annotation, or the `type` of `get_run`.
+        """
+        if Replay.current() is not None:
+            raise ContextError("a run is waited for outside workflow bodies; in a body, move it into a step")
+        connection = self._connection
+        loop = asyncio.get_running_loop()
+        told = asyncio.Event()
+
+        def tell() -> None:
+            loop.call_soon_threadsafe(told.set)
+
+        remove = connection.on_closed(tell)
+        try:
+            poll = FIRST_POLL_SECONDS
+            while True:
+                told.clear()
+                run = await self._record()
+                if at_rest(run):
+                    return self._outcome(run)
+                if connection.step_forward is not None:
+                    if not await asyncio.to_thread(connection.step_forward):
+                        await asyncio.sleep(FIRST_POLL_SECONDS)
+                    continue
+                try:
+                    await asyncio.wait_for(told.wait(), poll)
+                except TimeoutError:
+                    poll = min(poll * 1.5, LAST_POLL_SECONDS)
+        finally:
+            remove()
+
+    def wait(self) -> R_co:
+        """As `return_value`, for programs without an event loop."""
+        _refuse_loop("Run.wait()", "await run.return_value()")
+        return asyncio.run(self.return_value())
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    async def _read(self, read: Callable[[], R]) -> R:
+        if Replay.current() is not None:
+            raise ContextError("a run is looked at outside workflow bodies; in a body, move it into a step")
+        return await asyncio.to_thread(read)
+
+    async def _record(self) -> RunRecord:
+        return await self._read(lambda: self._connection.get(self.run_id))
+
+    def _outcome(self, run: RunRecord) -> R_co:
+        if run.status is RunStatus.COMPLETED and run.result is not None:
+            return cast("R_co", self._decode(run.result))
+        if run.status is RunStatus.FAILED:
+            raise WorkflowRunFailedError(self.run_id, None if run.error is None else decode_error(run.error))
+        if run.status is RunStatus.CANCELLED:
+            raise WorkflowRunCancelledError(self.run_id)
+        raise WorkflowRunParkedError(self.run_id, "" if run.problem is None else run.problem.message)
+
+
+async def start(workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
+    """Start a run of a workflow and return its handle; the run is durable when this returns.
+
+    Options are given with ``workflow.with_options(…)``.
+
+    Raises:
+        TypeError: the arguments do not fit the signature. Nothing is written.
+        TypeValidationError: a value does not fit its annotation. Nothing is written.
+        IdempotencyConflictError: the key belongs to a run with another input.
+    """
+    if Replay.current() is not None:
+        raise ContextError("start() is called outside workflow bodies; in a body, move it into a step")
+    return await asyncio.to_thread(start_sync, workflow, *args, **kwargs)
+
+
+def start_sync(workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
+    """As `start`, for programs without an event loop."""
+    if not isinstance(workflow, Workflow):
+        raise TypeError(f"start() takes a workflow declared with @wf.workflow, not {workflow!r}")
+    connection = current_connection()
+    options = workflow.options
+    record = connection.start(
+        workflow.name,
+        workflow.encode_call(args, kwargs),
+        attributes=options.attributes,
+        idempotency_key=options.idempotency_key,
+        start_at=options.start_at,
+    )
+    return Run(record.run_id, connection=connection, decode=workflow.decode_result)
+
+
+@overload
+def get_run(run_id: str) -> Run[Any]: ...
+
+
+@overload
+def get_run(run_id: str, *, type: type[R]) -> Run[R]: ...
+
+
+@overload
+def get_run(run_id: str, *, type: Any) -> Run[Any]: ...
+
+
+def get_run(run_id: str, *, type: Any = Any) -> Run[Any]:
+    """The handle of a run. Nothing is read, so an id that does not exist shows when the handle is used.
+
+    Args:
+        type: what the workflow returns, for `Run.return_value` to validate and rebuild; without it, plain data.
+    """
+    if not is_run_id(run_id):
+        raise WorkflowRunNotFoundError(run_id)
+    codec = ValueCodec(type, f"the result of run {run_id}")
+    return Run(run_id, connection=current_connection(), decode=codec.decode)
+
+
+def run(workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    """Start a run, work on it in this process until it ends, and return what it returned. For scripts.
+
+    When the process dies, the run is kept: start a worker, or ``everstep resume``, and it goes on.
+    Raises as `start` and `Run.return_value` do.
+    """
+    _refuse_loop("run()", f"await (await start({getattr(workflow, 'name', 'workflow')}, …)).return_value()")
+    handle = start_sync(workflow, *args, **kwargs)
+    return asyncio.run(work_until_closed(workflow.app, handle))
+
+
+async def work_until_closed(
+    app: Workflows, handle: Run[R], *, observe: Observer | None = None, verify: bool = False
+) -> R:
+    """Work on one run (and those it goes on as) in this process, until it ends; what it returned."""
+    connection = handle._connection
+    record = await handle._record()
+    worker = Worker(
+        connection.engine(app, observe=observe, verify=verify), root_id=record.root_id, on_closed=connection.closed
+    )
+    with use_connection(connection):
+        serving = asyncio.ensure_future(worker.serve())
+    waiting = asyncio.ensure_future(handle.return_value())
+    remove = connection.on_sent(worker.wake)
+    try:
+        await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            serving.result()
+        return await waiting
+    finally:
+        remove()
+        waiting.cancel()
+        worker.stop_now()
+        await asyncio.gather(serving, waiting, return_exceptions=True)
+
+
+def _refuse_loop(call: str, instead: str) -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise ContextError(f"{call} blocks, and an event loop is running here: use '{instead}'")
+
+
+def _moment(micros: int | None) -> datetime | None:
+    return None if micros is None else to_datetime(micros)

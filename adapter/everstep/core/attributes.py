@@ -1,0 +1,34 @@
+"""The limits on a run's attributes: plain text by which people find runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from everstep.errors import AttributeValidationError
+
+MAX_ATTRIBUTES: Final = 64
+MAX_KEY_CHARACTERS: Final = 256
+MAX_VALUE_BYTES: Final = 256
+RESERVED: Final = "$"
+"""Keys that begin with it belong to Everstep."""
+
+
+def check_attributes(attributes: Mapping[str, str], *, allow_reserved: bool = False) -> dict[str, str]:
+    """The attributes as a dict of their own, or `AttributeValidationError`."""
+    if not isinstance(attributes, Mapping):
+        raise AttributeValidationError(f"attributes are a mapping of text to text, not {type(attributes).__name__}")
+    if len(attributes) > MAX_ATTRIBUTES:
+        raise AttributeValidationError(f"a run has at most {MAX_ATTRIBUTES} attributes, not {len(attributes)}")
+    for key, value in attributes.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise AttributeValidationError(f"attribute {key!r}: key and value are text; got {value!r}")
+        if not 1 <= len(key) <= MAX_KEY_CHARACTERS:
+            raise AttributeValidationError(
+                f"attribute key {key[:32]!r} has {len(key)} characters; allowed are 1 to {MAX_KEY_CHARACTERS}"
+            )
+        if key.startswith(RESERVED) and not allow_reserved:
+            raise AttributeValidationError(f"attribute key {key!r} begins with {RESERVED!r}, which is reserved")
+        if len(value.encode("utf-8", "surrogatepass")) > MAX_VALUE_BYTES:
+            raise AttributeValidationError(f"the value of attribute {key!r} is longer than {MAX_VALUE_BYTES} bytes")
+    return dict(attributes)

@@ -1,0 +1,286 @@
+"""A run as a fold over its turns: history and new events in, commands out. Nothing else decides what a run does."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Iterable, Sequence
+from contextvars import Context
+from dataclasses import dataclass
+from random import Random
+from typing import Any, assert_never
+
+from everstep.core.durations import to_datetime
+from everstep.core.history import (
+    CancelTimer,
+    ClosingCommand,
+    Command,
+    CompleteRun,
+    ContinueRun,
+    Event,
+    FailRun,
+    Micros,
+    RunStarted,
+    RunStep,
+    StartTimer,
+    StepCompleted,
+    StepFailed,
+    TimerFired,
+    Turn,
+)
+from everstep.core.loop import WorkflowLoop, WorkflowTask, WorkflowTimer
+from everstep.core.operations import ContinueAsNew, Program, StepCall
+from everstep.errors import DivergenceError
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInfo:
+    """What a body may know about its run."""
+
+    run_id: str
+    workflow: str
+    input: bytes
+
+
+class Replay:
+    """The live instance of a run: its suspended body and what it waits for.
+
+    Made from the run's input, brought up to date with `apply` (recorded turns), moved on with `advance` (a new turn).
+    It is a cache: the history is the truth. After any exception, and when the turn that `advance` made is not
+    recorded, it must be discarded.
+    """
+
+    def __init__(self, program: Program, info: RunInfo) -> None:
+        self.program = program
+        self.info = info
+        self.loop = WorkflowLoop(self)
+        self.random = Random(info.run_id)  # noqa: S311 - replayable by intent
+        self.turns = 0
+        self.started_at: Micros = 0
+        self.closing: ClosingCommand | None = None
+        self._main: WorkflowTask | None = None
+        self._ending = False
+        self._next_op = 0
+        self._steps: dict[int, StepCall[Any]] = {}
+        self._timers: dict[int, WorkflowTimer] = {}
+        self._due: list[tuple[Micros, int]] = []
+        self._asked: list[StepCall[Any] | WorkflowTimer | CancelTimer] = []
+
+    @staticmethod
+    def current() -> Replay | None:
+        """The run whose body is running in this thread; None anywhere else."""
+        loop = asyncio._get_running_loop()
+        return loop.host if type(loop) is WorkflowLoop else None  # type: ignore[return-value]
+
+    # --- moving ----------------------------------------------------------------------------------
+
+    def apply(self, turn: Turn) -> None:
+        """Replay a recorded turn. `DivergenceError` when the body asks for something else than it did then."""
+        if turn.number != self.turns:
+            raise DivergenceError(f"turn {turn.number} was given to a replay that is at turn {self.turns}")
+        self.loop.replaying = True
+        try:
+            commands = self._run(turn.at, turn.events)
+        finally:
+            self.loop.replaying = False
+        if commands != turn.commands:
+            difference = self._difference(turn.commands, commands)
+            if difference is not None:
+                raise DivergenceError(
+                    f"replaying turn {turn.number} (recorded by build {turn.build}), the workflow "
+                    f"{self.program.name!r} {difference}. Restore what the body did, or deploy code that does the "
+                    f"same for this run; the run is kept until then"
+                )
+        self.turns += 1
+
+    def advance(self, at: Micros, events: Sequence[Event]) -> tuple[Command, ...]:
+        """Deliver events at a moment and return what the body asks for in answer: the next turn's commands."""
+        commands = self._run(at, events)
+        self.turns += 1
+        return commands
+
+    def discard(self) -> None:
+        """Throw the body away. Its ``finally`` blocks run, but nothing they ask for has an effect."""
+        self.loop.discard()
+        self._steps.clear()
+        self._timers.clear()
+        self._asked.clear()
+
+    # --- what the run waits for ------------------------------------------------------------------
+
+    def wants(self, event: Event) -> bool:
+        """Whether the event is for an operation that is still outstanding."""
+        match event:
+            case RunStarted():
+                return self.turns == 0
+            case StepCompleted(op=op) | StepFailed(op=op):
+                return op in self._steps
+            case TimerFired(op=op):
+                return op in self._timers
+            case _:
+                assert_never(event)
+
+    def due_timers(self, now: Micros) -> list[TimerFired]:
+        """The timers whose time has come, in the order asyncio would fire them."""
+        fired: list[TimerFired] = []
+        due = self._due
+        while due and due[0][0] <= now:
+            _, op = heapq.heappop(due)
+            if op in self._timers:
+                fired.append(TimerFired(op=op))
+        for event in fired:  # kept until they are delivered, so that asking twice is harmless
+            heapq.heappush(due, (self._timers[event.op].due, event.op))
+        return fired
+
+    def outstanding(self) -> tuple[list[tuple[int, StepCall[Any]]], list[tuple[int, Micros]]]:
+        """The steps (with their calls) and timers (with their due times) the run waits for, by operation."""
+        return sorted(self._steps.items()), [(op, timer.due) for op, timer in sorted(self._timers.items())]
+
+    @property
+    def waiting_for(self) -> int:
+        """How many operations are outstanding."""
+        return len(self._steps) + len(self._timers)
+
+    # --- what the body asks ----------------------------------------------------------------------
+
+    def ask_step(self, call: StepCall[Any]) -> None:
+        self._asked.append(call)
+
+    def timer_asked(self, timer: WorkflowTimer) -> None:
+        self._asked.append(timer)
+
+    def timer_cancelled(self, timer: WorkflowTimer) -> None:
+        if self._timers.pop(timer.op, None) is not None:
+            self._asked.append(CancelTimer(op=timer.op))
+
+    # --- the fold --------------------------------------------------------------------------------
+
+    def _run(self, at: Micros, events: Iterable[Event]) -> tuple[Command, ...]:
+        loop = self.loop
+        loop.now = max(loop.now, at)
+        with loop.entered():
+            for event in events:
+                self._deliver(event)
+                loop.drain()
+            main = self._main
+            if main is not None and main.done() and not self._ending:
+                self._ending = True
+                for task in loop.live_tasks():  # as asyncio.run does when its coroutine has ended
+                    task.cancel()
+                loop.drain()
+        return self._commands()
+
+    def _deliver(self, event: Event) -> None:
+        match event:
+            case StepCompleted(op=op, result=result):
+                call = self._steps.pop(op, None)
+                if call is None:
+                    raise self._unknown(event)
+                call.resolve(result)
+            case StepFailed(op=op, error=error):
+                call = self._steps.pop(op, None)
+                if call is None:
+                    raise self._unknown(event)
+                call.reject(self.program.decode_error(error))
+            case TimerFired(op=op):
+                timer = self._timers.pop(op, None)
+                if timer is None:
+                    raise self._unknown(event)
+                timer.fire()
+            case RunStarted():
+                self.started_at = self.loop.now
+                body = self.program.begin(self.info.input)
+                self._main = self.loop.create_task(body, name=self.program.name, context=Context())
+            case _:
+                assert_never(event)
+
+    def _unknown(self, event: TimerFired | StepCompleted | StepFailed) -> DivergenceError:
+        return DivergenceError(
+            f"turn {self.turns} delivers the outcome of operation {event.op} ({type(event).__name__}), which the "
+            f"workflow {self.program.name!r} is not waiting for when it is replayed with the present code"
+        )
+
+    def _commands(self) -> tuple[Command, ...]:
+        commands: list[Command] = []
+        for asked in self._asked:
+            if isinstance(asked, StepCall):
+                if asked.withdrawn:
+                    continue
+                op = asked.op = self._next_op
+                self._next_op += 1
+                self._steps[op] = asked
+                data = asked.data
+                commands.append(
+                    RunStep(op=op, name=asked.codec.name, input=data, digest=self.program.digest(data))
+                )
+            elif isinstance(asked, CancelTimer):
+                commands.append(asked)
+            elif not asked.cancelled():
+                op = asked.op = self._next_op
+                self._next_op += 1
+                self._timers[op] = asked
+                heapq.heappush(self._due, (asked.due, op))
+                commands.append(StartTimer(op=op, due=asked.due))
+        self._asked.clear()
+        main = self._main
+        if self._ending and main is not None and not self.loop.live_tasks():
+            self.closing = self._closing(main)
+            commands.append(self.closing)
+        return tuple(commands)
+
+    def _closing(self, main: WorkflowTask) -> ClosingCommand:
+        if main.cancelled():
+            return FailRun(error=self.program.encode_error(asyncio.CancelledError("the workflow was cancelled from within")))
+        error = main.exception()
+        try:
+            if isinstance(error, ContinueAsNew):
+                return ContinueRun(input=self.program.encode_call(*error.call))
+            if error is None:
+                return CompleteRun(result=self.program.encode_result(main.result()))
+        except Exception as unfit:  # the value does not fit its annotation, or cannot be stored
+            error = unfit
+        return FailRun(error=self.program.encode_error(error))
+
+    # --- divergence ------------------------------------------------------------------------------
+
+    def _difference(self, recorded: tuple[Command, ...], asked: tuple[Command, ...]) -> str | None:
+        for index in range(max(len(recorded), len(asked))):
+            if index >= len(asked):
+                return f"stopped short: the history goes on with {describe(recorded[index])}, the body does not"
+            if index >= len(recorded):
+                return f"asked for {describe(asked[index])}, which is not in the history"
+            if not self._same(recorded[index], asked[index]):
+                return f"asked for {describe(asked[index])}, where the history has {describe(recorded[index])}"
+        return None
+
+    def _same(self, recorded: Command, asked: Command) -> bool:
+        match recorded, asked:
+            case RunStep(), RunStep():
+                if (recorded.op, recorded.name) != (asked.op, asked.name):
+                    return False
+                return recorded.digest == asked.digest or self._steps[asked.op].codec.same_call(
+                    recorded.input, asked.input
+                )
+            case FailRun(), FailRun():
+                return True  # tracebacks name lines, which move
+            case _:
+                return recorded == asked
+
+
+def describe(command: Command) -> str:
+    """A command in words, for errors and reports."""
+    match command:
+        case RunStep(op=op, name=name, input=data):
+            text = data[:200].decode("utf-8", "replace")
+            return f"step {name!r} (operation {op}, input {text}{'…' if len(data) > 200 else ''})"
+        case StartTimer(op=op, due=due):
+            return f"a timer until {to_datetime(due).isoformat()} (operation {op})"
+        case CancelTimer(op=op):
+            return f"the end of timer {op}"
+        case CompleteRun():
+            return "the workflow's return"
+        case FailRun():
+            return "the workflow's failure"
+        case ContinueRun():
+            return "continue-as-new"
+        case _:
+            assert_never(command)

@@ -1,0 +1,1 @@
+"""The protocols of a durable run over the ports: start, advance, execute, wait."""

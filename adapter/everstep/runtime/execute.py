@@ -1,0 +1,226 @@
+"""Run one attempt of a step (design 4.4)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, TypeAlias
+
+from everstep.codec.failures import encode_error
+from everstep.core.durations import to_datetime
+from everstep.core.history import Micros
+from everstep.core.messages import ExecuteStep, Outgoing, message_id
+from everstep.core.retry import RetryAt, after_failure
+from everstep.errors import SerializationError, StepInterruptedError, StepNotRegisteredError, StepTimeoutError
+from everstep.ports import FailedAttempt
+from everstep.runtime.engine import Engine
+from everstep.runtime.registry import StepProgram
+
+MAX_RECEIVES: Final = 10
+"""How often a step's message may be received without an outcome before the step counts as what kills the worker."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepInfo:
+    """About the running step.
+
+    Attributes:
+        run_id: the run it belongs to.
+        step_id: stable over attempts and replays, unique to this call: use it as an idempotency key.
+        step_name: its registered name.
+        attempt: from 1.
+        step_started_at: when the first attempt was asked for.
+    """
+
+    run_id: str
+    step_id: str
+    step_name: str
+    attempt: int
+    step_started_at: datetime
+
+
+CURRENT_STEP: Final[ContextVar[StepInfo]] = ContextVar("everstep_step")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Succeeded:
+    """The attempt returned."""
+
+    result: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """The attempt raised. ``retry_at`` is None when it was the last."""
+
+    error: bytes
+    retry_at: Micros | None
+    started_at: Micros
+    ended_at: Micros
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unrunnable:
+    """This code cannot run the step; the run is to be parked."""
+
+    code: str
+    reason: str
+
+
+Outcome: TypeAlias = Succeeded | Failed | Unrunnable
+
+
+def step_id(run_id: str, op: int) -> str:
+    """The id of a step call."""
+    return f"step_{run_id.removeprefix('wrun_')}_{op}"
+
+
+def next_attempt(message: ExecuteStep, failed: Failed, root_id: str) -> tuple[FailedAttempt, Outgoing]:
+    """What a failed attempt that will be retried leaves: a line in the step log, and the next attempt's message."""
+    if failed.retry_at is None:
+        raise ValueError("the attempt was the last")
+    attempt = FailedAttempt(
+        op=message.op,
+        attempt=message.attempt,
+        started_at=failed.started_at,
+        ended_at=failed.ended_at,
+        error=failed.error,
+        retry_at=failed.retry_at,
+    )
+    again = ExecuteStep(
+        run_id=message.run_id,
+        op=message.op,
+        name=message.name,
+        attempt=message.attempt + 1,
+        input=message.input,
+        sole=message.sole,
+        first_at=message.first_at,
+    )
+    return attempt, Outgoing(message_id=message_id(again), message=again, due=failed.retry_at, root_id=root_id)
+
+
+async def run_attempt(
+    engine: Engine, message: ExecuteStep, receives: int, executor: Executor | None, deadline: float | None = None
+) -> Outcome:
+    """Run the attempt and say what came of it. Never raises but for cancellation by the caller.
+
+    Args:
+        receives: how often the message was received; more than once means that a worker died or was too slow.
+        executor: where ``def`` steps run.
+        deadline: seconds this attempt may take because its process ends then.
+    """
+    started_at = engine.clock.now()
+    step = engine.registry.steps.get(message.name)
+    if step is None:
+        return Unrunnable(code="step-missing", reason=str(StepNotRegisteredError(message.name)))
+    if receives > 1:
+        dead = _dead(engine, step, message, receives, started_at)
+        if dead is not None:
+            return dead
+    if step.at_most_once and not engine.backend.steps.claim(message.run_id, message.op, message.attempt):
+        return _interrupted(engine, step, message, started_at, "its worker died while it ran")
+    try:
+        args, kwargs = step.decode_call(message.input)
+    except SerializationError as error:
+        return Unrunnable(code="unreadable", reason=f"the recorded input of operation {message.op} does not fit: {error}")
+    CURRENT_STEP.set(
+        StepInfo(
+            run_id=message.run_id,
+            step_id=step_id(message.run_id, message.op),
+            step_name=message.name,
+            attempt=message.attempt,
+            step_started_at=to_datetime(message.first_at),
+        )
+    )
+    limit = step.timeout if deadline is None else min(deadline, step.timeout or deadline)
+    error: BaseException
+    try:
+        value = await (_call(step, args, kwargs, executor) if limit is None else _timed(step, args, kwargs, executor, limit))
+    except asyncio.CancelledError as cancelled:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        error = cancelled
+    except (Exception, SystemExit, BaseExceptionGroup) as raised:
+        error = raised
+    else:
+        try:
+            return Succeeded(result=step.encode_result(value))
+        except Exception as unfit:  # the same value would not fit the next time either
+            return _failed(engine, step, message, unfit, started_at, fatal=True)
+    return _failed(engine, step, message, error, started_at)
+
+
+async def _call(step: StepProgram, args: list[Any], kwargs: dict[str, Any], executor: Executor | None) -> Any:
+    if step.asynchronous:
+        return await step.func(*args, **kwargs)
+    context = copy_context()
+    loop = asyncio.get_running_loop()
+    value, raised = await loop.run_in_executor(executor, context.run, _in_thread, step.func, args, kwargs)
+    if raised is not None:
+        raise raised
+    return value
+
+
+def _in_thread(
+    func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]
+) -> tuple[Any, BaseException | None]:
+    try:
+        return func(*args, **kwargs), None
+    except BaseException as error:  # StopIteration and SystemExit do not pass through an executor's future
+        return None, error
+
+
+async def _timed(
+    step: StepProgram, args: list[Any], kwargs: dict[str, Any], executor: Executor | None, limit: float
+) -> Any:
+    timeout = asyncio.timeout(limit)
+    try:
+        async with timeout:
+            return await _call(step, args, kwargs, executor)
+    except TimeoutError as error:
+        if timeout.expired():
+            ending = "" if step.asynchronous else "; it is a 'def' step, so its thread runs on and its result is dropped"
+            raise StepTimeoutError(f"step {step.name!r} ran longer than {limit:g} s{ending}") from error
+        raise
+
+
+def _failed(
+    engine: Engine,
+    step: StepProgram,
+    message: ExecuteStep,
+    error: BaseException,
+    started_at: Micros,
+    *,
+    fatal: bool = False,
+) -> Failed:
+    ended_at = engine.clock.now()
+    after = after_failure(
+        error,
+        policy=step.retry,
+        max_retries=0 if fatal else step.max_retries,
+        attempt=message.attempt,
+        now=ended_at,
+        chance=engine.chance(),
+    )
+    retry_at = after.at if isinstance(after, RetryAt) else None
+    if retry_at is None and message.attempt > 1:
+        error.add_note(f"step {step.name!r} was tried {message.attempt} times")
+    return Failed(error=encode_error(error), retry_at=retry_at, started_at=started_at, ended_at=ended_at)
+
+
+def _dead(
+    engine: Engine, step: StepProgram, message: ExecuteStep, receives: int, now: Micros
+) -> Failed | None:
+    if receives > MAX_RECEIVES:
+        return _interrupted(engine, step, message, now, f"workers died {receives - 1} times while they ran it")
+    return None
+
+
+def _interrupted(engine: Engine, step: StepProgram, message: ExecuteStep, now: Micros, why: str) -> Failed:
+    error = StepInterruptedError(f"step {step.name!r} was given up: {why}")
+    return Failed(error=encode_error(error), retry_at=None, started_at=now, ended_at=engine.clock.now())

@@ -1,0 +1,129 @@
+"""Handle one message to its end: what a short-lived invocation does (design 4.3, 4.4).
+
+The caller acknowledges the message when `handle` has returned, and lets it be delivered again when it raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, assert_never
+
+from everstep.core.history import Event, StepCompleted, StepFailed
+from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, Message, Outgoing, StartRun, message_id
+from everstep.runtime.advance import Arrival, advance, park, step_entry
+from everstep.runtime.engine import Engine
+from everstep.runtime.execute import Failed, Succeeded, Unrunnable, next_attempt, run_attempt
+from everstep.runtime.progress import AttemptFailed, AttemptStarted, AttemptSucceeded
+
+
+class StepRunner:
+    """Runs coroutines of steps to their end, one after the other, on an event loop it keeps between them."""
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+        self.executor = ThreadPoolExecutor(thread_name_prefix="everstep-step")
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return self._runner.run(coroutine)
+
+    def close(self) -> None:
+        self._runner.close()
+        self.executor.shutdown(wait=False, cancel_futures=True)
+
+
+def handle(
+    engine: Engine,
+    message: Message,
+    runner: StepRunner,
+    *,
+    root_id: str,
+    receives: int = 1,
+    deadline: Callable[[], float] | None = None,
+) -> None:
+    """Handle a message.
+
+    Args:
+        receives: how often it has been received; from the second time on nothing is taken for granted.
+        deadline: the seconds this process still has, for steps.
+    """
+    again = receives > 1
+    match message:
+        case StartRun(run=run):
+            engine.backend.runs.create(run)
+            advance(engine, Arrival(run_id=run.run_id, not_before=run.start_at, read_inbox=again, recover=again))
+        case AdvanceRun(run_id=run_id, recover=recover):
+            engine.backend.inbox.lower_flag(run_id)
+            advance(engine, Arrival(run_id=run_id, read_inbox=True, recover=recover or again))
+        case FireTimer(run_id=run_id, due=due):
+            advance(engine, Arrival(run_id=run_id, not_before=due, read_inbox=again, recover=again))
+        case ExecuteStep():
+            _execute(engine, message, runner, root_id=root_id, receives=receives, deadline=deadline)
+        case _:
+            assert_never(message)
+
+
+def _execute(
+    engine: Engine,
+    message: ExecuteStep,
+    runner: StepRunner,
+    *,
+    root_id: str,
+    receives: int,
+    deadline: Callable[[], float] | None,
+) -> None:
+    run_id, again = message.run_id, receives > 1
+    if again and not still_wanted(engine, message):
+        wake(engine, run_id, root_id, always=True)
+        return
+    named = {"run_id": run_id, "op": message.op, "step": message.name, "attempt": message.attempt}
+    engine.tell(AttemptStarted(**named, at=engine.clock.now()))  # type: ignore[arg-type]
+    outcome = runner.run(run_attempt(engine, message, receives, runner.executor, deadline() if deadline else None))
+    event: Event
+    match outcome:
+        case Unrunnable(code=code, reason=reason):
+            park(engine, run_id, code, reason)
+            return
+        case Succeeded(result=result):
+            event = StepCompleted(op=message.op, attempt=message.attempt, result=result)
+        case Failed(error=error, retry_at=None):
+            event = StepFailed(op=message.op, attempt=message.attempt, error=error)
+        case Failed():
+            attempt, following = next_attempt(message, outcome, root_id)
+            with engine.backend.unit():
+                engine.backend.queue.send([following])
+                engine.backend.steps.record(run_id, attempt)
+            engine.tell(
+                AttemptFailed(**named, at=outcome.ended_at, error=outcome.error, retry_at=outcome.retry_at)  # type: ignore[arg-type]
+            )
+            return
+        case _:
+            raise AssertionError(outcome)
+    if message.sole and not again:
+        advance(engine, Arrival(run_id=run_id, events=[event]))
+    else:
+        with engine.backend.unit():
+            engine.backend.inbox.deposit(run_id, step_entry(event))
+            wake(engine, run_id, root_id, always=again)
+    if isinstance(outcome, Failed):
+        engine.tell(AttemptFailed(**named, at=outcome.ended_at, error=outcome.error, retry_at=None))  # type: ignore[arg-type]
+    else:
+        engine.tell(AttemptSucceeded(**named, at=engine.clock.now()))  # type: ignore[arg-type]
+
+
+def still_wanted(engine: Engine, message: ExecuteStep) -> bool:
+    """Whether the step's outcome is not recorded yet: the question a redelivered message asks first."""
+    snapshot = engine.backend.runs.load(message.run_id)
+    if snapshot is None or snapshot.run.closed:
+        return False
+    events = [event for turn in snapshot.turns for event in turn.events] + [entry.event for entry in snapshot.inbox]
+    return not any(isinstance(event, (StepCompleted, StepFailed)) and event.op == message.op for event in events)
+
+
+def wake(engine: Engine, run_id: str, root_id: str, *, always: bool = False) -> None:
+    """Make an advance happen for what is in the run's inbox, unless one is under way already."""
+    now = engine.clock.now()
+    if engine.backend.inbox.raise_flag(run_id, now=now) or always:
+        message = AdvanceRun(run_id=run_id, cause=engine.nonce())
+        engine.backend.queue.send([Outgoing(message_id=message_id(message), message=message, due=now, root_id=root_id)])

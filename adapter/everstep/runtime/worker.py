@@ -1,0 +1,457 @@
+"""A worker on one machine: many steps at once, and the turns that are ready together in one transaction.
+
+It runs on an asyncio loop, where the steps are tasks. Turns are made in plain callbacks of that loop, never in a
+task, so that a workflow's own loop is never nested in a running task. One round (`_round`) takes what arrived and
+what finished, decides a turn for each run concerned, writes all of them in one unit and then begins the steps they
+asked for. A sequential step costs one round and one commit, without a hop to another thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
+from typing import Final, assert_never
+
+from everstep.core.history import Micros, StepCompleted, StepFailed
+from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, StartRun
+from everstep.core.run import Closed, Parked, RunRecord
+from everstep.errors import StoreBusyError
+from everstep.ports import Delivery
+from everstep.runtime.advance import Arrival, Decision, Slots, abandon, decide, park, record, settle
+from everstep.runtime.engine import Engine
+from everstep.runtime.execute import Failed, Outcome, Succeeded, Unrunnable, next_attempt, run_attempt
+from everstep.runtime.handle import still_wanted
+from everstep.runtime.progress import AttemptFailed, AttemptStarted, AttemptSucceeded
+from everstep.runtime.start import resume_run
+
+logger: Final = logging.getLogger("everstep.worker")
+
+LEASE: Final[Micros] = 30_000_000
+POLL_SECONDS: Final = 0.02
+BUSY_SECONDS: Final = 0.1
+
+
+@dataclass(slots=True, kw_only=True)
+class _Arrived:
+    """What arrived for one run, and the messages to acknowledge once it is recorded."""
+
+    arrival: Arrival
+    messages: list[str] = field(default_factory=list)
+    start: RunRecord | None = None
+    told: list[AttemptSucceeded | AttemptFailed] = field(default_factory=list)
+
+
+class Worker:
+    """Works on a backend's messages until stopped.
+
+    Args:
+        concurrency: how many steps run at once.
+        threads: how many ``def`` steps run at once.
+        root_id: work on one family of runs only.
+        on_closed: called after a turn closed or parked a run, with its id.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        concurrency: int = 100,
+        threads: int = 16,
+        root_id: str | None = None,
+        on_closed: Callable[[str], None] | None = None,
+    ) -> None:
+        self.engine = engine
+        self.id = engine.nonce()
+        self._source = engine.backend.source
+        self._concurrency = concurrency
+        self._root_id = root_id
+        self._on_closed = on_closed
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="everstep-step")
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._finished: list[tuple[Delivery, ExecuteStep, Outcome]] = []
+        self._arrived: dict[str, _Arrived] = {}
+        self._round_due = False
+        self._look = True
+        self._changes = -1
+        self._next_due: Micros | None = None
+        self._stopping = False
+        self._heart = threading.Event()
+
+    # --- life ------------------------------------------------------------------------------------
+
+    async def serve(self) -> None:
+        """Work until `stop`. Raises what made it impossible to go on."""
+        self._loop = asyncio.get_running_loop()
+        self._context = copy_context()
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._renew()
+        self._source.recover(now=self.engine.clock.now())
+        heart = threading.Thread(target=self._beat, name="everstep-lease", daemon=True)
+        heart.start()
+        self._tick()
+        try:
+            await self._over
+        finally:
+            self._stopping = True
+            self._heart.set()
+            tasks = list(self._running.values())
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._executor.shutdown(wait=False, cancel_futures=True)
+            self.engine.live.clear()
+            await asyncio.to_thread(heart.join)
+            self._source.leave(self.id)
+
+    def stop(self) -> None:
+        """Take no new work; `serve` returns when the running steps have ended and are recorded. Thread-safe."""
+        self._call(self._begin_stop)
+
+    def stop_now(self) -> None:
+        """Cancel the running steps and return. Their messages are delivered again. Thread-safe."""
+        self._call(self._end)
+
+    def wake(self) -> None:
+        """Something was sent: look for it now. Thread-safe."""
+        self._call(self._look_now)
+
+    def _call(self, function: Callable[[], None]) -> None:
+        loop = getattr(self, "_loop", None)
+        if loop is None:
+            return
+        try:
+            loop.call_soon_threadsafe(function, context=Context())
+        except RuntimeError:  # the loop is closed: there is nothing left to stop or wake
+            return
+
+    def _begin_stop(self) -> None:
+        self._stopping = True
+        self._soon()
+
+    def _end(self) -> None:
+        if not self._over.done():
+            self._over.set_result(None)
+
+    def _look_now(self) -> None:
+        self._look = True
+        self._soon()
+
+    # --- rounds ----------------------------------------------------------------------------------
+
+    def _soon(self) -> None:
+        if not self._round_due:
+            self._round_due = True
+            self._loop.call_soon(self._round, context=Context())
+
+    def _later(self) -> None:
+        self._loop.call_later(BUSY_SECONDS, self._soon, context=Context())
+
+    def _tick(self) -> None:
+        """Look, at short intervals, whether others have written or something is due."""
+        if self._over.done():
+            return
+        changes = self._source.changes()
+        if changes != self._changes:
+            self._changes = changes
+            self._look = True
+        if self._look or (self._next_due is not None and self._next_due <= self.engine.clock.now()):
+            self._look = True
+            self._soon()
+        self._loop.call_later(POLL_SECONDS, self._tick, context=Context())
+
+    def _round(self) -> None:
+        self._round_due = False
+        if self._over.done():
+            return
+        try:
+            self._work()
+        except StoreBusyError as error:
+            logger.warning("the store is busy, trying again: %s", error)
+            self._later()
+        except BaseException as error:
+            if not self._over.done():
+                self._over.set_exception(error)
+
+    def _work(self) -> None:
+        begun = self._receive()
+        self._sort_finished()
+        decided, retried = self._decide()
+        if decided or retried:
+            begun += self._write(decided, retried)
+        for delivery in begun:
+            self._begin(delivery)
+        if self._finished or self._arrived or (self._look and self._free > 0 and not self._stopping):
+            self._soon()
+        if self._stopping and not (self._running or self._finished or self._arrived):
+            self._end()
+
+    @property
+    def _free(self) -> int:
+        return self._concurrency - len(self._running)
+
+    def _receive(self) -> list[Delivery]:
+        """Lease what is due; returns the steps among it."""
+        steps: list[Delivery] = []
+        if not self._look or self._stopping:
+            return steps
+        limit = self._free
+        if limit <= 0:
+            return steps
+        now = self.engine.clock.now()
+        deliveries = self._source.receive(self.id, limit=limit, now=now, root_id=self._root_id)
+        self._look = len(deliveries) == limit
+        self._next_due = None if self._look else self._source.next_due(root_id=self._root_id)
+        for delivery in deliveries:
+            message = delivery.message
+            if isinstance(message, ExecuteStep):
+                steps.append(delivery)
+                continue
+            arrived = self._for(message.run.run_id if isinstance(message, StartRun) else message.run_id)
+            arrived.messages.append(delivery.message_id)
+            arrival = arrived.arrival
+            if delivery.receives > 1:
+                arrival.read_inbox = arrival.recover = True
+            match message:
+                case StartRun(run=run):
+                    arrived.start = run
+                    arrival.not_before = max(arrival.not_before, run.start_at)
+                case AdvanceRun(recover=recover):
+                    self.engine.backend.inbox.lower_flag(message.run_id)
+                    arrival.read_inbox = True
+                    arrival.recover = arrival.recover or recover
+                case FireTimer(due=due):
+                    arrival.not_before = max(arrival.not_before, due)
+                case _:
+                    assert_never(message)
+        return steps
+
+    def _for(self, run_id: str) -> _Arrived:
+        arrived = self._arrived.get(run_id)
+        if arrived is None:
+            arrived = self._arrived[run_id] = _Arrived(arrival=Arrival(run_id=run_id))
+        return arrived
+
+    def _sort_finished(self) -> None:
+        """Turn outcomes into arrivals; what is to be retried stays in ``_finished``."""
+        retried: list[tuple[Delivery, ExecuteStep, Outcome]] = []
+        for finished in self._finished:
+            delivery, message, outcome = finished
+            match outcome:
+                case Failed(retry_at=None):
+                    event: StepCompleted | StepFailed = StepFailed(
+                        op=message.op, attempt=message.attempt, error=outcome.error
+                    )
+                case Succeeded(result=result):
+                    event = StepCompleted(op=message.op, attempt=message.attempt, result=result)
+                case Failed():
+                    retried.append(finished)
+                    continue
+                case Unrunnable(code=code, reason=reason):
+                    park(self.engine, message.run_id, code, reason)
+                    self._source.acknowledge([delivery.message_id])
+                    self._closed(message.run_id)
+                    continue
+                case _:
+                    assert_never(outcome)
+            arrived = self._for(message.run_id)
+            arrived.arrival.events.append(event)
+            arrived.messages.append(delivery.message_id)
+            if self.engine.observe is not None:
+                arrived.told.append(_told(self.engine, message, outcome))
+        self._finished = retried
+
+    def _decide(
+        self,
+    ) -> tuple[list[tuple[_Arrived, Decision | None]], list[tuple[Delivery, ExecuteStep, Outcome]]]:
+        slots = None if self._stopping else Slots(worker=self.id, free=self._free)
+        arrivals, self._arrived = self._arrived, {}
+        retried, self._finished = self._finished, []
+        decided: list[tuple[_Arrived, Decision | None]] = []
+        try:
+            for arrived in arrivals.values():
+                decision = decide(self.engine, arrived.arrival, slots)
+                if decision is None and arrived.start is not None and self.engine.backend.runs.create(arrived.start):
+                    decision = decide(self.engine, arrived.arrival, slots)
+                decided.append((arrived, decision))
+        except BaseException:
+            self._undo(arrivals, decided, retried)
+            raise
+        return decided, retried
+
+    def _write(
+        self,
+        decided: list[tuple[_Arrived, Decision | None]],
+        retried: list[tuple[Delivery, ExecuteStep, Outcome]],
+    ) -> list[Delivery]:
+        """Write all that was decided in one unit; returns the steps this worker is to begin."""
+        engine = self.engine
+        lost: list[tuple[_Arrived, Decision]] = []
+        won: list[tuple[_Arrived, Decision]] = []
+        done: list[str] = []
+        try:
+            with engine.backend.unit():
+                for arrived, decision in decided:
+                    if decision is None:
+                        done += arrived.messages
+                    elif record(engine, decision):
+                        won.append((arrived, decision))
+                        done += arrived.messages
+                    else:
+                        lost.append((arrived, decision))
+                for delivery, message, outcome in retried:
+                    if isinstance(outcome, Failed):
+                        attempt, following = next_attempt(message, outcome, delivery.root_id)
+                        engine.backend.queue.send([following])
+                        engine.backend.steps.record(message.run_id, attempt)
+                        done.append(delivery.message_id)
+                        self._expect(following.due)
+                engine.backend.source.acknowledge(done)
+        except BaseException:
+            self._undo({arrived.arrival.run_id: arrived for arrived, _ in decided}, decided, retried)
+            raise
+        for arrived, decision in lost:
+            abandon(decision)
+            arrived.arrival.read_inbox = True
+            self._arrived[arrived.arrival.run_id] = arrived
+        if engine.observe is not None:
+            for _, message, outcome in retried:
+                engine.observe(_told(engine, message, outcome))
+        return self._settle(won)
+
+    def _settle(self, won: list[tuple[_Arrived, Decision]]) -> list[Delivery]:
+        engine = self.engine
+        begun: list[Delivery] = []
+        for arrived, decision in won:
+            for progress in arrived.told:
+                engine.tell(progress)
+            settle(engine, decision)
+            for sent in decision.messages:
+                if sent.lease_to is not None:
+                    begun.append(
+                        Delivery(
+                            message_id=sent.message_id,
+                            message=sent.message,
+                            receives=1,
+                            due=sent.due,
+                            root_id=sent.root_id,
+                        )
+                    )
+                else:
+                    self._expect(sent.due)
+            if any(isinstance(change, (Closed, Parked)) for change in decision.changes):
+                self._closed(decision.run.run_id)
+        return begun
+
+    def _undo(
+        self,
+        arrivals: dict[str, _Arrived],
+        decided: list[tuple[_Arrived, Decision | None]],
+        retried: list[tuple[Delivery, ExecuteStep, Outcome]],
+    ) -> None:
+        """Nothing was written: keep what arrived for the next round, and throw away what was replayed ahead of it."""
+        for _, decision in decided:
+            if decision is not None:
+                abandon(decision)
+        self._finished = retried + self._finished
+        for run_id, arrived in arrivals.items():
+            arrived.arrival.read_inbox = True
+            self._arrived.setdefault(run_id, arrived)
+
+    def _expect(self, due: Micros) -> None:
+        """A message was sent for then: look for it in time."""
+        if due <= self.engine.clock.now():
+            self._look = True
+        elif self._next_due is None or due < self._next_due:
+            self._next_due = due
+
+    def _closed(self, run_id: str) -> None:
+        if self._on_closed is not None:
+            self._on_closed(run_id)
+
+    # --- steps -----------------------------------------------------------------------------------
+
+    def _begin(self, delivery: Delivery) -> None:
+        task = self._loop.create_task(self._attempt(delivery), context=self._context.copy())
+        self._running[delivery.message_id] = task
+
+    async def _attempt(self, delivery: Delivery) -> None:
+        message = delivery.message
+        if not isinstance(message, ExecuteStep):
+            raise AssertionError(message)
+        engine = self.engine
+        try:
+            if delivery.receives > 1 and not still_wanted(engine, message):
+                self._source.acknowledge([delivery.message_id])
+                return
+            if engine.observe is not None:
+                engine.observe(
+                    AttemptStarted(
+                        run_id=message.run_id,
+                        op=message.op,
+                        step=message.name,
+                        attempt=message.attempt,
+                        at=engine.clock.now(),
+                    )
+                )
+            outcome = await run_attempt(engine, message, delivery.receives, self._executor)
+            self._finished.append((delivery, message, outcome))
+        except asyncio.CancelledError:
+            raise
+        except StoreBusyError:
+            self._source.release(self.id, [delivery.message_id])
+            self._look = True
+        except BaseException as error:
+            if not self._over.done():
+                self._over.set_exception(error)
+        finally:
+            self._running.pop(delivery.message_id, None)
+            self._soon()
+
+    # --- leases ----------------------------------------------------------------------------------
+
+    def _renew(self) -> None:
+        self._source.register(self.id, until=self.engine.clock.now() + LEASE)
+
+    def _beat(self) -> None:
+        """Renew the lease, take back what dead workers held, and try runs that another build parked."""
+        while not self._heart.wait(LEASE / 1_000_000 / 6):
+            try:
+                self._renew()
+                if self._source.recover(now=self.engine.clock.now()):
+                    self.wake()
+                if self._root_id is None:
+                    self.try_parked()
+            except Exception:
+                logger.exception("could not renew the lease of worker %s; trying again", self.id)
+
+    def try_parked(self) -> None:
+        """Send on the runs that another build parked: this one may be the fix."""
+        engine = self.engine
+        for run_id in engine.backend.inspector.parked(not_by=engine.registry.build):
+            resume_run(engine.backend, engine.clock, run_id, engine.nonce())
+            self.wake()
+
+
+def _told(engine: Engine, message: ExecuteStep, outcome: Outcome) -> AttemptSucceeded | AttemptFailed:
+    if isinstance(outcome, Failed):
+        return AttemptFailed(
+            run_id=message.run_id,
+            op=message.op,
+            step=message.name,
+            attempt=message.attempt,
+            at=outcome.ended_at,
+            error=outcome.error,
+            retry_at=outcome.retry_at,
+        )
+    return AttemptSucceeded(
+        run_id=message.run_id,
+        op=message.op,
+        step=message.name,
+        attempt=message.attempt,
+        at=engine.clock.now(),
+    )
