@@ -1,7 +1,7 @@
 """Three steps in sequence: the smallest workflow worth having.
 
-    python examples/create_site.py
-    everstep run examples/create_site.py:create_site --input '{"user_id": "u1"}'
+python examples/create_site.py
+everstep run examples/create_site.py:create_site --input '{"user_id": "u1"}'
 """
 
 import asyncio

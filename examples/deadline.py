@@ -1,6 +1,6 @@
 """A durable deadline: asyncio.timeout around steps, with something else to do when it passes.
 
-    python examples/deadline.py
+python examples/deadline.py
 """
 
 import asyncio

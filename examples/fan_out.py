@@ -1,6 +1,6 @@
 """200 items at once, at most 20 at a time: plain asyncio, durable.
 
-    python examples/fan_out.py
+python examples/fan_out.py
 """
 
 import asyncio

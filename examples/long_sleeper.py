@@ -1,7 +1,7 @@
 """A run that sleeps for weeks: nothing is running meanwhile, and a restart or a deploy does not matter.
 
-    python examples/long_sleeper.py
-    everstep start examples/long_sleeper.py:trial --input '{"customer": "ada"}'     # two weeks
+python examples/long_sleeper.py
+everstep start examples/long_sleeper.py:trial --input '{"customer": "ada"}'     # two weeks
 """
 
 from datetime import datetime, timedelta

@@ -180,10 +180,10 @@ class Workflows:
 
     @overload
     def workflow(
-        self, *, name: str | None = None
+        self, /, *, name: str | None = None
     ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Workflow[P, R]]: ...
 
-    def workflow(self, func: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
+    def workflow(self, func: Any = None, /, *, name: str | None = None) -> Any:
         """Declare a workflow, bare or with options.
 
         Args:
@@ -215,6 +215,7 @@ class Workflows:
     @overload
     def step(
         self,
+        /,
         *,
         name: str | None = None,
         max_retries: int | None = None,
@@ -225,7 +226,7 @@ class Workflows:
 
     def step(
         self,
-        func: Callable[..., Any] | None = None,
+        func: Any = None,
         /,
         *,
         name: str | None = None,
@@ -242,8 +243,9 @@ class Workflows:
             retry: how long to wait between attempts, and which errors are worth another.
             timeout: how long one attempt may take: seconds, a `timedelta` or text such as ``"30s"``. A ``def`` step
                 cannot be stopped: its attempt counts as failed, its thread runs on.
-            at_most_once: never run it a second time, whatever happens: its attempt is claimed with a durable write before
-                it runs, it is not retried, and if the worker dies meanwhile it fails with `StepInterruptedError`.
+            at_most_once: never run it a second time, whatever happens: its attempt is claimed with a durable write
+                before it runs, it is not retried, and if the worker dies meanwhile it fails with
+                `StepInterruptedError`.
 
         Raises:
             RegistrationError: an option is wrong, or the name is taken.
@@ -291,7 +293,13 @@ class Workflows:
             self._build = digest.hexdigest()[:12]
         return self._build
 
-    def _free_name(self, name: str | None, func: Callable[..., Any], kind: str, taken: Mapping[str, Any]) -> str:
+    def _free_name(
+        self,
+        name: str | None,
+        func: Callable[..., Any],
+        kind: str,
+        taken: Mapping[str, Workflow[Any, Any] | Step[Any, Any]],
+    ) -> str:
         chosen = func.__qualname__.replace("<locals>.", "") if name is None else name
         if not isinstance(chosen, str) or not 1 <= len(chosen) <= MAX_NAME_LENGTH or not chosen.isprintable():
             raise RegistrationError(

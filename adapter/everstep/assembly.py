@@ -40,7 +40,7 @@ _default: Connection | None = None
 
 def current_connection() -> Connection:
     """The connection this code runs under; outside of any, the process's own, opened from its settings."""
-    global _default  # noqa: PLW0603 - the process's environment is one, and so is what was opened from it
+    global _default
     chosen = _current.get(None)
     if chosen is not None:
         return chosen
@@ -65,5 +65,5 @@ def use_connection(connection: Connection) -> Iterator[Connection]:
 
 def set_default_connection(connection: Connection | None) -> None:
     """Replace the process's own connection."""
-    global _default  # noqa: PLW0603
+    global _default
     _default = connection

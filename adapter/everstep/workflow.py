@@ -102,7 +102,7 @@ def as_completed(aws: Iterable[Awaitable[T]], *, timeout: float | None = None) -
     The standard one puts bare coroutines into a set, whose order depends on memory addresses and does not replay.
     """
     futures = [asyncio.ensure_future(awaitable) for awaitable in aws]
-    return asyncio.as_completed(futures, timeout=timeout)  # type: ignore[return-value]
+    return asyncio.as_completed(futures, timeout=timeout)
 
 
 def get_workflow_metadata() -> WorkflowInfo:

@@ -113,6 +113,10 @@ def _name(value: object) -> str | None:
         return f"random.{getattr(value, '__name__', '')}"
     if module in ("_io", "io") and qualname == "open":
         return "builtins.open"
-    module = {"asyncio.tasks": "asyncio", "asyncio.runners": "asyncio", "asyncio.threads": "asyncio"}.get(module, module)
-    module = {"asyncio.subprocess": "asyncio", "asyncio.streams": "asyncio", "posix": "os", "nt": "os"}.get(module, module)
+    module = {"asyncio.tasks": "asyncio", "asyncio.runners": "asyncio", "asyncio.threads": "asyncio"}.get(
+        module, module
+    )
+    module = {"asyncio.subprocess": "asyncio", "asyncio.streams": "asyncio", "posix": "os", "nt": "os"}.get(
+        module, module
+    )
     return f"{module}.{qualname}"

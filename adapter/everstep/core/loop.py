@@ -16,6 +16,7 @@ from asyncio import events
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import Context
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from everstep.core.history import Micros
@@ -72,8 +73,8 @@ class WorkflowTimer(asyncio.TimerHandle):
         self.op = -1
 
     def fire(self) -> None:
-        if not self._cancelled:  # type: ignore[attr-defined]
-            self._run()  # type: ignore[attr-defined]
+        if not self._cancelled:
+            self._run()
 
 
 class LoopHost(Protocol):
@@ -126,8 +127,8 @@ class WorkflowLoop(asyncio.BaseEventLoop):
             if not ready:
                 break
             handle = ready.popleft()
-            if not handle._cancelled:  # type: ignore[attr-defined]
-                handle._run()  # type: ignore[attr-defined]
+            if not handle._cancelled:
+                handle._run()
         else:
             raise DeterminismError(
                 f"the workflow body ran {SPIN_LIMIT:,} callbacks in one turn without waiting for a step, a timer or "
@@ -233,9 +234,7 @@ class WorkflowLoop(asyncio.BaseEventLoop):
             raise Discarded
         self._counter += 1
         number = self._counter
-        task = WorkflowTask(
-            coro, number=number, loop=self, name=name or f"Task-{number}", context=context, **options
-        )
+        task = WorkflowTask(coro, number=number, loop=self, name=name or f"Task-{number}", context=context, **options)
         if len(self.tasks) >= self._prune_at:
             self.tasks = {key: kept for key, kept in self.tasks.items() if not kept.done()}
             self._prune_at = 2 * len(self.tasks) + 64
@@ -265,12 +264,12 @@ class WorkflowLoop(asyncio.BaseEventLoop):
 
 def _caller() -> str:
     """Where the body made the call: the nearest frame that is neither the standard library's nor ours."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         path = frame.f_code.co_filename
         if frame.f_globals.get("__name__", "").partition(".")[0] not in _LIBRARY and not path.startswith("<frozen"):
             return f" at {path}:{frame.f_lineno}"
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return ""
 
 

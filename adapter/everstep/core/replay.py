@@ -32,6 +32,7 @@ from everstep.core.loop import WorkflowLoop, WorkflowTask, WorkflowTimer
 from everstep.core.operations import ContinueAsNew, Program, StepCall
 from everstep.errors import DivergenceError
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunInfo:
     """What a body may know about its run."""
@@ -53,7 +54,7 @@ class Replay:
         self.program = program
         self.info = info
         self.loop = WorkflowLoop(self)
-        self.random = Random(info.run_id)  # noqa: S311 - replayable by intent
+        self.random = Random(info.run_id)
         self.turns = 0
         self.started_at: Micros = 0
         self.closing: ClosingCommand | None = None
@@ -209,9 +210,7 @@ class Replay:
                 self._next_op += 1
                 self._steps[op] = asked
                 data = asked.data
-                commands.append(
-                    RunStep(op=op, name=asked.codec.name, input=data, digest=self.program.digest(data))
-                )
+                commands.append(RunStep(op=op, name=asked.codec.name, input=data, digest=self.program.digest(data)))
             elif isinstance(asked, CancelTimer):
                 commands.append(asked)
             elif not asked.cancelled():
@@ -229,7 +228,9 @@ class Replay:
 
     def _closing(self, main: WorkflowTask) -> ClosingCommand:
         if main.cancelled():
-            return FailRun(error=self.program.encode_error(asyncio.CancelledError("the workflow was cancelled from within")))
+            return FailRun(
+                error=self.program.encode_error(asyncio.CancelledError("the workflow was cancelled from within"))
+            )
         error = main.exception()
         try:
             if isinstance(error, ContinueAsNew):

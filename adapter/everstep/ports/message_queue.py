@@ -49,10 +49,8 @@ class MessageSource(Protocol):
         """Make the worker known, or renew it: it counts as alive until then. Says nothing about its messages."""
         ...
 
-    def receive(
-        self, worker: str, *, limit: int, now: Micros, root_id: str | None = None
-    ) -> Sequence[Delivery]:
-        """Lease up to `limit` messages that are due, those due first first; only of one family if `root_id` is given."""
+    def receive(self, worker: str, *, limit: int, now: Micros, root_id: str | None = None) -> Sequence[Delivery]:
+        """Lease up to `limit` messages that are due, the longest due first; only of one family if `root_id` is given."""
         ...
 
     def acknowledge(self, message_ids: Sequence[str]) -> None:

@@ -134,5 +134,3 @@ class Connection:
 def at_rest(run: RunRecord) -> bool:
     """Whether the run will not move by itself any more: it is closed, or parked."""
     return (run.closed and run.status is not RunStatus.CONTINUED) or (run.problem is not None and not run.closed)
-
-

@@ -117,16 +117,16 @@ async def run_attempt(
     step = engine.registry.steps.get(message.name)
     if step is None:
         return Unrunnable(code="step-missing", reason=str(StepNotRegisteredError(message.name)))
-    if receives > 1:
-        dead = _dead(engine, step, message, receives, started_at)
-        if dead is not None:
-            return dead
+    if receives > MAX_RECEIVES:
+        return _interrupted(engine, step, message, started_at, f"workers died {receives - 1} times while they ran it")
     if step.at_most_once and not engine.backend.steps.claim(message.run_id, message.op, message.attempt):
         return _interrupted(engine, step, message, started_at, "its worker died while it ran")
     try:
         args, kwargs = step.decode_call(message.input)
-    except SerializationError as error:
-        return Unrunnable(code="unreadable", reason=f"the recorded input of operation {message.op} does not fit: {error}")
+    except SerializationError as unfit:
+        return Unrunnable(
+            code="unreadable", reason=f"the recorded input of operation {message.op} does not fit: {unfit}"
+        )
     CURRENT_STEP.set(
         StepInfo(
             run_id=message.run_id,
@@ -137,22 +137,24 @@ async def run_attempt(
         )
     )
     limit = step.timeout if deadline is None else min(deadline, step.timeout or deadline)
-    error: BaseException
+    raised: BaseException
     try:
-        value = await (_call(step, args, kwargs, executor) if limit is None else _timed(step, args, kwargs, executor, limit))
+        value = await (
+            _call(step, args, kwargs, executor) if limit is None else _timed(step, args, kwargs, executor, limit)
+        )
     except asyncio.CancelledError as cancelled:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        error = cancelled
-    except (Exception, SystemExit, BaseExceptionGroup) as raised:
-        error = raised
+        raised = cancelled
+    except (Exception, SystemExit, BaseExceptionGroup) as error:
+        raised = error
     else:
         try:
             return Succeeded(result=step.encode_result(value))
-        except Exception as unfit:  # the same value would not fit the next time either
-            return _failed(engine, step, message, unfit, started_at, fatal=True)
-    return _failed(engine, step, message, error, started_at)
+        except Exception as refused:  # the same value would not fit the next time either
+            return _failed(engine, step, message, refused, started_at, fatal=True)
+    return _failed(engine, step, message, raised, started_at)
 
 
 async def _call(step: StepProgram, args: list[Any], kwargs: dict[str, Any], executor: Executor | None) -> Any:
@@ -166,9 +168,7 @@ async def _call(step: StepProgram, args: list[Any], kwargs: dict[str, Any], exec
     return value
 
 
-def _in_thread(
-    func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]
-) -> tuple[Any, BaseException | None]:
+def _in_thread(func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, BaseException | None]:
     try:
         return func(*args, **kwargs), None
     except BaseException as error:  # StopIteration and SystemExit do not pass through an executor's future
@@ -184,7 +184,9 @@ async def _timed(
             return await _call(step, args, kwargs, executor)
     except TimeoutError as error:
         if timeout.expired():
-            ending = "" if step.asynchronous else "; it is a 'def' step, so its thread runs on and its result is dropped"
+            ending = (
+                "" if step.asynchronous else "; it is a 'def' step, so its thread runs on and its result is dropped"
+            )
             raise StepTimeoutError(f"step {step.name!r} ran longer than {limit:g} s{ending}") from error
         raise
 
@@ -211,14 +213,6 @@ def _failed(
     if retry_at is None and message.attempt > 1:
         error.add_note(f"step {step.name!r} was tried {message.attempt} times")
     return Failed(error=encode_error(error), retry_at=retry_at, started_at=started_at, ended_at=ended_at)
-
-
-def _dead(
-    engine: Engine, step: StepProgram, message: ExecuteStep, receives: int, now: Micros
-) -> Failed | None:
-    if receives > MAX_RECEIVES:
-        return _interrupted(engine, step, message, now, f"workers died {receives - 1} times while they ran it")
-    return None
 
 
 def _interrupted(engine: Engine, step: StepProgram, message: ExecuteStep, now: Micros, why: str) -> Failed:

@@ -50,7 +50,7 @@ _installed = False
 
 def install() -> None:
     """Add the audit hook to this process. Calling it again does nothing."""
-    global _installed  # noqa: PLW0603 - an audit hook is a property of the process and cannot be removed
+    global _installed
     if not _installed:
         _installed = True
         sys.addaudithook(_hook)
@@ -65,5 +65,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
     if event == "open" and (not isinstance(args[0], (str, bytes)) or str(args[0]).rstrip("'").endswith(_CODE)):
         return
     shown = f"({args[0]!r})" if args and isinstance(args[0], (str, bytes, float, int)) else "()"
-    advice = "use 'await everstep.sleep(…)'" if event == "time.sleep" else "a replay cannot repeat it: move it into a step"
+    advice = (
+        "use 'await everstep.sleep(…)'" if event == "time.sleep" else "a replay cannot repeat it: move it into a step"
+    )
     loop.refuse(_REFUSED[event] + shown, advice)

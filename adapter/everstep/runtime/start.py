@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from everstep.core.ids import ENTROPY_BYTES, derived_run_id, new_run_id
+from collections.abc import Callable, Mapping
+
 from everstep.core.durations import When, moment_after
+from everstep.core.ids import ENTROPY_BYTES, derived_run_id, new_run_id
 from everstep.core.messages import AdvanceRun, Outgoing, StartRun, message_id
 from everstep.core.run import RunRecord, Unparked
 from everstep.errors import IdempotencyConflictError, WorkflowRunNotFoundError
 from everstep.ports import Backend, Clock
-from collections.abc import Callable, Mapping
 
 
 def start_run(
