@@ -1,7 +1,8 @@
 """An order with retries, and a saga: when a later step fails for good, what was done is undone in reverse.
 
 python examples/order.py
-everstep run examples/order.py:place_order --input '{"order": {"order_id": "o2", "amount": "12.50", "address": "nowhere"}}'
+everstep run examples/order.py:place_order \\
+    --input '{"order": {"order_id": "o2", "amount": "12.50", "address": "nowhere"}}'
 """
 
 from dataclasses import dataclass

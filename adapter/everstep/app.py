@@ -287,7 +287,7 @@ class Workflows:
         """Twelve hexadecimal digits that change when a module that declares workflows or steps changes."""
         if self._build is None:
             digest = hashlib.sha256()
-            declared = [*self.workflows.values(), *self.steps.values()]
+            declared: list[Workflow[Any, Any] | Step[Any, Any]] = [*self.workflows.values(), *self.steps.values()]
             for source in sorted({_source(each.func) for each in declared}):
                 digest.update(source)
             self._build = digest.hexdigest()[:12]

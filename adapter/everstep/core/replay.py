@@ -80,7 +80,7 @@ class Replay:
             raise DivergenceError(f"turn {turn.number} was given to a replay that is at turn {self.turns}")
         self.loop.replaying = True
         try:
-            commands = self._run(turn.at, turn.events)
+            _, commands = self._run(turn.at, turn.events)
         finally:
             self.loop.replaying = False
         if commands != turn.commands:
@@ -93,11 +93,15 @@ class Replay:
                 )
         self.turns += 1
 
-    def advance(self, at: Micros, events: Sequence[Event]) -> tuple[Command, ...]:
-        """Deliver events at a moment and return what the body asks for in answer: the next turn's commands."""
-        commands = self._run(at, events)
+    def advance(self, at: Micros, events: Sequence[Event]) -> tuple[tuple[Event, ...], tuple[Command, ...]]:
+        """Deliver events at a moment; return those that were delivered and what the body asks for in answer.
+
+        An event is passed over when an earlier one made the body lose interest, as a step's outcome does that ends the
+        timeout around it.
+        """
+        delivered, commands = self._run(at, events)
         self.turns += 1
-        return commands
+        return delivered, commands
 
     def discard(self) -> None:
         """Throw the body away. Its ``finally`` blocks run, but nothing they ask for has an effect."""
@@ -155,11 +159,15 @@ class Replay:
 
     # --- the fold --------------------------------------------------------------------------------
 
-    def _run(self, at: Micros, events: Iterable[Event]) -> tuple[Command, ...]:
+    def _run(self, at: Micros, events: Iterable[Event]) -> tuple[tuple[Event, ...], tuple[Command, ...]]:
         loop = self.loop
         loop.now = max(loop.now, at)
+        delivered: list[Event] = []
         with loop.entered():
             for event in events:
+                if not loop.replaying and not self.wants(event):
+                    continue
+                delivered.append(event)
                 self._deliver(event)
                 loop.drain()
             main = self._main
@@ -168,7 +176,7 @@ class Replay:
                 for task in loop.live_tasks():  # as asyncio.run does when its coroutine has ended
                     task.cancel()
                 loop.drain()
-        return self._commands()
+        return tuple(delivered), self._commands()
 
     def _deliver(self, event: Event) -> None:
         match event:

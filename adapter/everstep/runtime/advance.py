@@ -254,13 +254,13 @@ def _decide(
             return None
         return decision
     before = replay.outstanding() if arrival.recover or run.problem is not None else None
-    commands = replay.advance(now, events)
+    delivered, commands = replay.advance(now, events)
     turn = Turn(
         number=replay.turns - 1,
         at=replay.loop.now,
         build=engine.registry.build,
         nonce=engine.nonce(),
-        events=tuple(events),
+        events=delivered,
         commands=commands,
     )
     if engine.verify:

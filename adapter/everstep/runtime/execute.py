@@ -212,7 +212,17 @@ def _failed(
     retry_at = after.at if isinstance(after, RetryAt) else None
     if retry_at is None and message.attempt > 1:
         error.add_note(f"step {step.name!r} was tried {message.attempt} times")
+    _trim(error)
     return Failed(error=encode_error(error), retry_at=retry_at, started_at=started_at, ended_at=ended_at)
+
+
+def _trim(error: BaseException) -> None:
+    """Take our own frames off the top of the traceback, so that it begins in the step."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__") == __name__:
+        trace = trace.tb_next
+    if trace is not None:
+        error.__traceback__ = trace
 
 
 def _interrupted(engine: Engine, step: StepProgram, message: ExecuteStep, now: Micros, why: str) -> Failed:

@@ -57,7 +57,8 @@ def handle(
             engine.backend.inbox.lower_flag(run_id)
             advance(engine, Arrival(run_id=run_id, read_inbox=True, recover=recover or again))
         case FireTimer(run_id=run_id, due=due):
-            advance(engine, Arrival(run_id=run_id, not_before=due, read_inbox=again, recover=again))
+            # What is in the inbox came before the timer: an outcome counts although its deadline has passed meanwhile.
+            advance(engine, Arrival(run_id=run_id, not_before=due, read_inbox=True, recover=again))
         case ExecuteStep():
             _execute(engine, message, runner, root_id=root_id, receives=receives, deadline=deadline)
         case _:

@@ -226,6 +226,7 @@ class Worker:
                     arrival.recover = arrival.recover or recover
                 case FireTimer(due=due):
                     arrival.not_before = max(arrival.not_before, due)
+                    arrival.read_inbox = True  # what is in there came before the timer
                 case _:
                     assert_never(message)
         return steps

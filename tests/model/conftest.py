@@ -1,0 +1,34 @@
+"""What the tests of the programming model share: a way to run a workflow of a throw-away app."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from everstep import Workflows
+from everstep.testing import WorkflowEnvironment
+
+
+@pytest.fixture
+def app() -> Workflows:
+    return Workflows()
+
+
+@pytest.fixture
+def environment() -> Iterator[Callable[..., WorkflowEnvironment]]:
+    """Makes environments and closes them after the test."""
+    made: list[WorkflowEnvironment] = []
+
+    def make(app: Workflows, **options: object) -> WorkflowEnvironment:
+        made.append(WorkflowEnvironment(app, **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for env in made:
+        env.close()
+
+
+@pytest.fixture
+def env(app: Workflows, environment: Callable[..., WorkflowEnvironment]) -> WorkflowEnvironment:
+    """The app in memory, with a virtual clock; every turn is verified by a replay from scratch."""
+    return environment(app)
