@@ -19,7 +19,6 @@ from everstep.codec.typed import SignatureCodec
 from everstep.core.attributes import check_attributes
 from everstep.core.durations import Duration, When, duration_micros
 from everstep.core.lint import check_body
-from everstep.core.operations import StepCall
 from everstep.core.replay import Replay
 from everstep.core.retry import DEFAULT_MAX_RETRIES, RetryPolicy
 from everstep.errors import ContextError, RegistrationError
@@ -68,7 +67,7 @@ class Step(Generic[P, R_co]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
         run = Replay.current()
         if run is not None:
-            return StepCall(run, self, self.encode_call(args, kwargs))
+            return run.call(self, args, kwargs)
         return cast("Coroutine[Any, Any, R_co]", self.func(*args, **kwargs))
 
     def __repr__(self) -> str:

@@ -84,8 +84,7 @@ class Run(Generic[R_co]):
             WorkflowRunNotFoundError: there is no such run.
             TypeValidationError: the value does not fit the workflow's return annotation, or the `type` of `get_run`.
         """
-        if Replay.current() is not None:
-            raise ContextError("a run is waited for outside workflow bodies; in a body, move it into a step")
+        _refuse_body("Run.return_value()")
         connection = self._connection
         loop = asyncio.get_running_loop()
         told = asyncio.Event()
@@ -120,8 +119,7 @@ class Run(Generic[R_co]):
     # --- reading ---------------------------------------------------------------------------------
 
     async def _read(self, read: Callable[[], R]) -> R:
-        if Replay.current() is not None:
-            raise ContextError("a run is looked at outside workflow bodies; in a body, move it into a step")
+        _refuse_body("a method of a run")
         return await asyncio.to_thread(read)
 
     async def _record(self) -> RunRecord:
@@ -147,13 +145,13 @@ async def start(workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) 
         TypeValidationError: a value does not fit its annotation. Nothing is written.
         IdempotencyConflictError: the key belongs to a run with another input.
     """
-    if Replay.current() is not None:
-        raise ContextError("start() is called outside workflow bodies; in a body, move it into a step")
+    _refuse_body("start()")
     return await asyncio.to_thread(start_sync, workflow, *args, **kwargs)
 
 
 def start_sync(workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
     """As `start`, for programs without an event loop."""
+    _refuse_body("start_sync()")
     if not isinstance(workflow, Workflow):
         raise TypeError(f"start() takes a workflow declared with @wf.workflow, not {workflow!r}")
     connection = current_connection()
@@ -186,6 +184,7 @@ def get_run(run_id: str, *, type: Any = Any) -> Run[Any]:
     Args:
         type: what the workflow returns, for `Run.return_value` to validate and rebuild; without it, plain data.
     """
+    _refuse_body("get_run()")
     if not is_run_id(run_id):
         raise WorkflowRunNotFoundError(run_id)
     codec = ValueCodec(type, f"the result of run {run_id}")
@@ -226,6 +225,11 @@ async def work_until_closed(
         waiting.cancel()
         worker.stop_now()
         await asyncio.gather(serving, waiting, return_exceptions=True)
+
+
+def _refuse_body(call: str) -> None:
+    if Replay.current() is not None:
+        raise ContextError(f"{call} was called in a workflow body; in a body, move it into a step")
 
 
 def _refuse_loop(call: str, instead: str) -> None:

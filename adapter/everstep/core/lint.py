@@ -103,14 +103,12 @@ def _name(value: object) -> str | None:
     module = getattr(value, "__module__", None)
     qualname = getattr(value, "__qualname__", None)
     owner = getattr(value, "__self__", None)
-    if module is None and isinstance(owner, type):  # a C class method such as datetime.now
-        return f"{owner.__module__}.{owner.__qualname__}.{getattr(value, '__name__', '')}"
-    if isinstance(owner, type) and qualname is not None:
+    if type(owner).__module__ == "random":  # random.random is a method of a hidden instance
+        return f"random.{getattr(value, '__name__', '')}"
+    if isinstance(owner, type):  # a class method such as datetime.now
         return f"{owner.__module__}.{owner.__qualname__}.{getattr(value, '__name__', '')}"
     if not isinstance(module, str) or not isinstance(qualname, str):
         return None
-    if owner is not None and type(owner).__module__ == "random":  # random.random is a method of a hidden instance
-        return f"random.{getattr(value, '__name__', '')}"
     if module in ("_io", "io") and qualname == "open":
         return "builtins.open"
     module = {"asyncio.tasks": "asyncio", "asyncio.runners": "asyncio", "asyncio.threads": "asyncio"}.get(

@@ -100,6 +100,7 @@ class WorkflowLoop(asyncio.BaseEventLoop):
         self.now: Micros = 0
         self.replaying = False
         self.discarded = False
+        self.trusted = False
         self.violation: WorkflowIOError | None = None
         self.tasks: dict[int, WorkflowTask] = {}
         self._counter = 0
@@ -119,6 +120,15 @@ class WorkflowLoop(asyncio.BaseEventLoop):
         finally:
             events._set_running_loop(outer)
             sys.set_asyncgen_hooks(*hooks)
+
+    @contextmanager
+    def trusting(self) -> Iterator[None]:
+        """Within it, I/O is ours and not the body's: a codec that loads what it needs."""
+        self.trusted = True
+        try:
+            yield
+        finally:
+            self.trusted = False
 
     def drain(self) -> None:
         """Run callbacks until none is ready."""

@@ -29,7 +29,7 @@ from everstep.core.history import (
     Turn,
 )
 from everstep.core.loop import WorkflowLoop, WorkflowTask, WorkflowTimer
-from everstep.core.operations import ContinueAsNew, Program, StepCall
+from everstep.core.operations import ContinueAsNew, Program, StepCall, StepCodec
 from everstep.errors import DivergenceError
 
 
@@ -147,6 +147,12 @@ class Replay:
 
     # --- what the body asks ----------------------------------------------------------------------
 
+    def call(self, codec: StepCodec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StepCall[Any]:
+        """A step call; the arguments are bound and encoded now."""
+        with self.loop.trusting():
+            data = codec.encode_call(args, kwargs)
+        return StepCall(self, codec, data)
+
     def ask_step(self, call: StepCall[Any]) -> None:
         self._asked.append(call)
 
@@ -184,12 +190,14 @@ class Replay:
                 call = self._steps.pop(op, None)
                 if call is None:
                     raise self._unknown(event)
-                call.resolve(result)
+                with self.loop.trusting():
+                    call.resolve(result)
             case StepFailed(op=op, error=error):
                 call = self._steps.pop(op, None)
                 if call is None:
                     raise self._unknown(event)
-                call.reject(self.program.decode_error(error))
+                with self.loop.trusting():
+                    call.reject(self.program.decode_error(error))
             case TimerFired(op=op):
                 timer = self._timers.pop(op, None)
                 if timer is None:
@@ -197,7 +205,8 @@ class Replay:
                 timer.fire()
             case RunStarted():
                 self.started_at = self.loop.now
-                body = self.program.begin(self.info.input)
+                with self.loop.trusting():
+                    body = self.program.begin(self.info.input)
                 self._main = self.loop.create_task(body, name=self.program.name, context=Context())
             case _:
                 assert_never(event)

@@ -137,9 +137,7 @@ def timeline(
                         op=op, name=name, turn=turn.number, asked_at=turn.at, input=data, state=StepState.RUNNING
                     )
                 case StartTimer(op=op, due=due):
-                    views[op] = TimerView(
-                        op=op, turn=turn.number, asked_at=turn.at, due=due, state=TimerState.WAITING
-                    )
+                    views[op] = TimerView(op=op, turn=turn.number, asked_at=turn.at, due=due, state=TimerState.WAITING)
                 case CancelTimer(op=op):
                     _end_timer(views, op, TimerState.CANCELLED, turn.at)
                 case CompleteRun() | FailRun() | ContinueRun():
@@ -191,7 +189,9 @@ def _finish(
     if view.state is not StepState.RUNNING:
         return replace(view, failures=tuple(each for each in failures if each.attempt < view.attempt))
     if closed_at is not None:
-        return replace(view, state=StepState.ABANDONED, attempt=len(failures) or 1, failures=failures, ended_at=closed_at)
+        return replace(
+            view, state=StepState.ABANDONED, attempt=len(failures) or 1, failures=failures, ended_at=closed_at
+        )
     if not failures:
         return view
     last = failures[-1]

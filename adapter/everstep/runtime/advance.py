@@ -112,7 +112,9 @@ def decide(engine: Engine, arrival: Arrival, slots: Slots | None = None) -> Deci
     """Replay the run with what arrived. None when there is nothing to write."""
     live = engine.live.take(arrival.run_id)
     inbox: Sequence[InboxEntry] = ()
-    if live is None or arrival.read_inbox or arrival.recover:
+    # A warm instance may be behind the history. What it accepts, the append judges; before it refuses something, look.
+    behind = live is not None and not all(live.replay.wants(event) for event in arrival.events)
+    if live is None or behind or arrival.read_inbox or arrival.recover:
         snapshot = engine.backend.runs.load(arrival.run_id, first_turn=0 if live is None else live.replay.turns)
         if snapshot is None or snapshot.run.closed:
             if live is not None:

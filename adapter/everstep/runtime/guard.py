@@ -60,7 +60,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
     if event not in _REFUSED:
         return
     loop = _running_loop()
-    if type(loop) is not WorkflowLoop or loop.discarded:
+    if type(loop) is not WorkflowLoop or loop.discarded or loop.trusted:
         return
     if event == "open" and (not isinstance(args[0], (str, bytes)) or str(args[0]).rstrip("'").endswith(_CODE)):
         return

@@ -76,7 +76,7 @@ def _execute(
 ) -> None:
     run_id, again = message.run_id, receives > 1
     if again and not still_wanted(engine, message):
-        wake(engine, run_id, root_id, always=True)
+        advance(engine, Arrival(run_id=run_id, read_inbox=True, recover=True))  # redo what a crash left undone
         return
     named = {"run_id": run_id, "op": message.op, "step": message.name, "attempt": message.attempt}
     engine.tell(AttemptStarted(**named, at=engine.clock.now()))  # type: ignore[arg-type]

@@ -387,7 +387,9 @@ class Worker:
         engine = self.engine
         try:
             if delivery.receives > 1 and not still_wanted(engine, message):
-                self._source.acknowledge([delivery.message_id])
+                arrived = self._for(message.run_id)
+                arrived.messages.append(delivery.message_id)
+                arrived.arrival.read_inbox = arrived.arrival.recover = True  # redo what a crash left undone
                 return
             if engine.observe is not None:
                 engine.observe(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -107,7 +108,7 @@ class RunStoreContract(Contract):
     def test_load_sees_at_once_what_another_thread_wrote(self, backend: Backend) -> None:
         backend.runs.create(run_record())
         for number in range(20):
-            assert in_other_thread(lambda number=number: backend.runs.append(RUN, turn(number))) is True
+            assert in_other_thread(partial(backend.runs.append, RUN, turn(number))) is True
             assert _numbers(backend, 0) == list(range(number + 1))
 
     def test_load_is_consistent_while_others_append(self, backend: Backend) -> None:
@@ -153,7 +154,7 @@ class RunStoreContract(Contract):
 
     def test_append_has_exactly_one_winner(self, backend: Backend) -> None:
         for number in range(10):
-            results = race(8, lambda racer, number=number: backend.runs.append(RUN, turn(number, nonce=f"{racer}")))
+            results = race(8, partial(_append, backend, number))
             assert sorted(results) == [False] * 7 + [True]
             assert backend.inspector.history(RUN)[number].nonce == f"{results.index(True)}"
 
@@ -264,6 +265,10 @@ class RunStoreContract(Contract):
         record = _record(backend)
         assert record.completed_at is not None
         assert record.result == b"%d" % (record.completed_at - NOW)
+
+
+def _append(backend: Backend, number: int, racer: int) -> bool:
+    return backend.runs.append(RUN, turn(number, nonce=f"{racer}"))
 
 
 def _record(backend: Backend) -> RunRecord:

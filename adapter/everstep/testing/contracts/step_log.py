@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from everstep.ports import Backend, FailedAttempt
 from everstep.testing.contracts.samples import NOW, SECOND, Contract, in_other_thread, race, run_id
 
@@ -50,14 +52,19 @@ class StepLogContract(Contract):
         assert backend.steps.claim(run_id(1), 3, 1) is True
 
     def test_a_claim_has_one_winner(self, backend: Backend) -> None:
-        for op in range(10):
-            assert sorted(race(8, lambda _, op=op: backend.steps.claim(RUN, op, 1))) == [False] * 7 + [True]
+        for attempt in range(10):
+            results = race(8, partial(_claim, backend, attempt))
+            assert sorted(results) == [False] * 7 + [True]
 
     def test_claims_and_failed_attempts_do_not_meet(self, backend: Backend) -> None:
         backend.steps.record(RUN, _failed(0, 1))
         assert backend.steps.claim(RUN, 0, 1) is True
         assert backend.steps.claim(RUN, 0, 2) is True
         assert list(backend.steps.failed_attempts(RUN)) == [_failed(0, 1)]
+
+
+def _claim(backend: Backend, attempt: int, racer: int) -> bool:
+    return backend.steps.claim(RUN, 0, attempt)
 
 
 def _failed(op: int, attempt: int, *, error: bytes = b'{"type":"ValueError"}') -> FailedAttempt:

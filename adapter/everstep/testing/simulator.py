@@ -1,0 +1,574 @@
+"""A simulator: workers that crash, messages that come twice, late and in any order, clocks that disagree. From a seed.
+
+`Simulation` runs an app on several workers, each a thread with its own engine, live cache and clock, of which exactly one
+goes at a time: at every call of a port the scheduler decides, by the seed, who goes on, who dies, what is delivered
+next. So two workers race in the middle of a turn, and the same seed gives the same race again.
+
+`Simulation.check` holds what must be true of every run afterwards, whatever went wrong (design, section 8).
+`watched` wraps a backend so that a test sees, or ends, every call.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from types import MappingProxyType, TracebackType
+from typing import Any, Final, Literal, ParamSpec, Self, TypeAlias, TypeVar
+
+from everstep.app import Workflow, Workflows
+from everstep.assembly import use_connection
+from everstep.backends.memory import open_memory
+from everstep.client import Run, start_sync
+from everstep.codec.failures import decode_error
+from everstep.core.history import (
+    CancelTimer,
+    CompleteRun,
+    ContinueRun,
+    FailRun,
+    Micros,
+    RunStarted,
+    RunStep,
+    StartTimer,
+    StepCompleted,
+    StepFailed,
+    TimerFired,
+)
+from everstep.core.operations import Program
+from everstep.core.run import RunRecord, RunStatus
+from everstep.ports import Backend, Clock, Delivery
+from everstep.runtime.connection import Connection
+from everstep.runtime.engine import Engine
+from everstep.runtime.execute import CURRENT_STEP, StepInfo
+from everstep.runtime.handle import StepRunner, handle
+from everstep.runtime.registry import StepProgram
+from everstep.testing.clock import VirtualClock
+from everstep.testing.history import History, replay
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+QUEUE: Final = "queue"
+FOREVER: Final[Micros] = 1 << 62
+SECOND: Final[Micros] = 1_000_000
+
+Moment: TypeAlias = Literal["before", "after"]
+Hook: TypeAlias = Callable[[Moment, str, tuple[Any, ...], Any], None]
+"""Told of a call: when, its name (``"runs.append"``), its positional arguments, and what it returned (after)."""
+
+
+class Crash(BaseException):  # noqa: N818 - not an error: the process is gone
+    """The process died here. Nothing catches it, and a dead worker's later calls raise it again."""
+
+
+# --- watching a backend ------------------------------------------------------------------------------
+
+
+class _Port:
+    """A port whose calls are told to a hook."""
+
+    def __init__(self, name: str, port: Any, hook: Hook) -> None:
+        self._name = name
+        self._port = port
+        self._hook = hook
+
+    def __getattr__(self, method: str) -> Any:
+        call, label, hook = getattr(self._port, method), f"{self._name}.{method}", self._hook
+
+        def watched_call(*args: Any, **options: Any) -> Any:
+            hook("before", label, args, None)
+            value = call(*args, **options)
+            hook("after", label, args, value)
+            return value
+
+        setattr(self, method, watched_call)
+        return watched_call
+
+
+def watched(backend: Backend, hook: Hook) -> Backend:
+    """The backend, with every call told to the hook, which may raise `Crash`.
+
+    The end of a unit is a call too: ``unit.commit``; a crash before it undoes the unit where units are atomic.
+    """
+
+    @contextmanager
+    def unit() -> Iterator[None]:
+        with backend.unit():
+            yield
+            hook("before", "unit.commit", (), None)
+        hook("after", "unit.commit", (), None)
+
+    names = ("runs", "inbox", "steps", "queue", "source", "inspector")
+    ports: dict[str, Any] = {name: _Port(name, getattr(backend, name), hook) for name in names}
+    return Backend(**ports, unit=unit, close=backend.close)
+
+
+class CountedSteps:
+    """An app whose step bodies are counted as they begin, by run, operation and attempt."""
+
+    def __init__(self, app: Workflows, begun: Callable[[StepInfo], None]) -> None:
+        self.workflows: Mapping[str, Program] = app.workflows
+        self.steps: Mapping[str, StepProgram] = {name: _counted(step, begun) for name, step in app.steps.items()}
+        self.build = app.build
+
+
+class _CountedStep:
+    def __init__(self, step: Any, func: Callable[..., Any]) -> None:
+        self._step = step
+        self.func = func
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._step, name)
+
+
+def _counted(step: Any, begun: Callable[[StepInfo], None]) -> StepProgram:
+    def count(*args: Any, **options: Any) -> Any:
+        begun(CURRENT_STEP.get())
+        return step.func(*args, **options)  # a coroutine, where the step is asynchronous
+
+    counted: Any = _CountedStep(step, count)
+    return counted  # type: ignore[no-any-return]
+
+
+# --- what must hold ----------------------------------------------------------------------------------
+
+
+def outcome(run: RunRecord) -> tuple[str, Any]:
+    """How a run ended, for comparison: ``("completed", result)`` or ``("failed", "ValueError: message")``."""
+    if run.status is RunStatus.FAILED and run.error is not None:
+        error = decode_error(run.error)
+        return ("failed", f"{type(error).__name__}: {error}")
+    if run.problem is not None and not run.closed:
+        return ("parked", run.problem.message)
+    return (run.status.value, run.result)
+
+
+def violations(history: History) -> list[str]:
+    """What is wrong with the record of a closed run; empty when all is well."""
+    run, turns = history.run, history.turns
+    wrong: list[str] = []
+    if not run.closed:
+        return [f"it is {run.shown_status}, not closed: {run.problem.message if run.problem else 'nothing moves it'}"]
+    if [turn.number for turn in turns] != list(range(len(turns))):
+        wrong.append(f"turns are not dense: {[turn.number for turn in turns]}")
+    if len({turn.nonce for turn in turns}) < len(turns):
+        wrong.append("two turns carry one nonce")
+    if any(later.at < earlier.at for earlier, later in zip(turns, turns[1:], strict=False)):
+        wrong.append(f"time goes back: {[turn.at for turn in turns]}")
+    if not turns or (run.started_at, run.completed_at) != (turns[0].at, turns[-1].at):
+        wrong.append(f"the record says {run.started_at} to {run.completed_at}, the turns say otherwise")
+    steps: set[int] = set()
+    timers: dict[int, Micros] = {}
+    for turn in turns:
+        for event in turn.events:
+            match event:
+                case RunStarted():
+                    if turn.number:
+                        wrong.append(f"turn {turn.number} starts the run again")
+                case StepCompleted(op=op) | StepFailed(op=op):
+                    if op not in steps:
+                        wrong.append(f"turn {turn.number} consumes step {op}, which is not outstanding")
+                    steps.discard(op)
+                case TimerFired(op=op):
+                    due = timers.pop(op, None)
+                    if due is None:
+                        wrong.append(f"turn {turn.number} fires timer {op}, which is not outstanding")
+                    elif turn.at < due:
+                        wrong.append(f"timer {op} fires {due - turn.at} µs early")
+        for position, command in enumerate(turn.commands):
+            match command:
+                case RunStep(op=op):
+                    steps.add(op)
+                case StartTimer(op=op, due=due):
+                    timers[op] = due
+                case CancelTimer(op=op):
+                    timers.pop(op, None)
+                case CompleteRun() | FailRun() | ContinueRun():
+                    if turn is not turns[-1] or position != len(turn.commands) - 1:
+                        wrong.append(f"turn {turn.number} closes the run, but it goes on")
+    if not turns or not turns[-1].commands or not isinstance(turns[-1].commands[-1], _CLOSING[run.status]):
+        wrong.append(f"it is {run.status}, but the last turn does not say so")
+    return wrong
+
+
+_CLOSING: Final[Mapping[RunStatus, type]] = MappingProxyType(
+    {RunStatus.COMPLETED: CompleteRun, RunStatus.FAILED: FailRun, RunStatus.CONTINUED: ContinueRun}
+)
+
+
+def replays(app: Workflows, history: History) -> list[str]:
+    """Whether the history replays from scratch with the same commands; says what went wrong."""
+    ended = outcome(history.run)
+    try:
+        replay(app, history)
+    except Exception as error:
+        return [] if ended == ("failed", f"{type(error).__name__}: {error}") else [f"it does not replay: {error!r}"]
+    return []
+
+
+# --- the simulation ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Faults:
+    """How much goes wrong.
+
+    Attributes:
+        crash: the chance that a worker dies at a call it makes.
+        crashes: at most so many in all.
+        duplicate: the chance that a delivery will come once more: while it is being handled, or long after.
+        delay: the chance, at every decision, that time passes though there is something to do.
+        longest_delay: how much of it at once.
+        skew: how far clocks of workers are ahead or behind, at most. They also jump.
+        again_unknown: whether a duplicate may look like a first delivery (as with a standard SQS queue).
+    """
+
+    crash: float = 0.01
+    crashes: int = 6
+    duplicate: float = 0.15
+    delay: float = 0.03
+    longest_delay: Micros = 120 * SECOND
+    skew: Micros = 300 * SECOND
+    again_unknown: bool = True
+
+
+NO_FAULTS: Final = Faults(crash=0, crashes=0, duplicate=0, delay=0, longest_delay=0, skew=0)
+
+
+class _SkewedClock:
+    """The true time, and an error of its own."""
+
+    def __init__(self, true: VirtualClock) -> None:
+        self._true = true
+        self.error: Micros = 0
+
+    def now(self) -> Micros:
+        return self._true.now() + self.error
+
+
+class _Worker:
+    """A worker's thread. It runs only between `go_on` and the next call of a port (or its end)."""
+
+    def __init__(self, name: str, simulation: Simulation) -> None:
+        self.name = name
+        self.at = ""
+        self.delivery: Delivery | None = None
+        self.dead = False
+        self.failure: BaseException | None = None
+        self.clock = _SkewedClock(simulation.clock)
+        self._simulation = simulation
+        self._may_go = threading.Semaphore(0)
+        self._has_paused = threading.Semaphore(0)
+        self.backend = watched(simulation.backend, self._hook)
+        self.connection = simulation.connect(self.backend, self.clock)
+        self._thread = threading.Thread(target=self._live, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def idle(self) -> bool:
+        return self.delivery is None
+
+    def go_on(self) -> None:
+        """Let it run until its next pause."""
+        self._may_go.release()
+        self._has_paused.acquire()
+        if self.failure is not None:
+            raise self.failure
+
+    def end(self) -> None:
+        """Let the thread go, from wherever it is."""
+        self.dead = True
+        self._may_go.release()
+        self._thread.join()
+
+    def _pause(self, at: str) -> None:
+        if self.dead:
+            raise Crash
+        self.at = at
+        self._has_paused.release()
+        self._may_go.acquire()
+        if self.dead:
+            raise Crash
+
+    def _hook(self, moment: Moment, call: str, args: tuple[Any, ...], value: Any) -> None:
+        if moment == "before" or call == "steps.claim":
+            self._pause(f"{moment} {call}")
+        else:
+            self._simulation.saw(call, args, value)
+
+    def _live(self) -> None:
+        runner = StepRunner()
+        engine = self._simulation.engine(self.connection)
+        self._may_go.acquire()
+        try:
+            while not self.dead:
+                delivery = self.delivery
+                if delivery is not None:
+                    with use_connection(self.connection):
+                        handle(
+                            engine, delivery.message, runner, root_id=delivery.root_id, receives=delivery.receives
+                        )
+                    self.backend.source.acknowledge([delivery.message_id])
+                    self.delivery = None
+                self._pause("idle")
+        except Crash:
+            pass
+        except BaseException as error:
+            self.failure = error
+        finally:
+            self.dead = True
+            engine.live.clear()
+            runner.close()
+            self._has_paused.release()
+
+
+class Simulation(AbstractContextManager["Simulation"]):
+    """Run an app under a random schedule of faults.
+
+    ::
+
+        with Simulation(app, seed=7) as simulation:
+            run = simulation.start(order, "book")
+            simulation.run()
+            simulation.check(run)
+
+    The schedule follows from the seed alone, as long as the app's steps are deterministic.
+
+    Args:
+        workers: how many at a time; one that dies is followed by another.
+        deliveries: more than these, and the simulation counts as one that never ends.
+    """
+
+    def __init__(
+        self,
+        app: Workflows,
+        *,
+        seed: int,
+        faults: Faults = Faults(),  # noqa: B008 - frozen
+        workers: int = 3,
+        deliveries: int = 5_000,
+        verify: bool = False,
+    ) -> None:
+        self.app = app
+        self.seed = seed
+        self.faults = faults
+        self.clock = VirtualClock()
+        self.backend = open_memory(atomic_units=False)
+        self.log: list[str] = []
+        self.bodies: Counter[tuple[str, int, int]] = Counter()
+        self.received: Counter[str] = Counter()
+        self.crashes = 0
+        self.duplicates = 0
+        self._verify = verify
+        self._chance = random.Random(seed)
+        self._entropy = random.Random(~seed)
+        self._limit = deliveries
+        self._names = 0
+        self._writers: dict[tuple[str, int], str] = {}
+        self._wrong: list[str] = []
+        self._again: list[Delivery] = []
+        self._lost: Counter[str] = Counter()
+        self._registry: Any = CountedSteps(app, self._begun)
+        self.connection = self.connect(self.backend, self.clock)
+        self._workers = [self._hire() for _ in range(workers)]
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        for worker in self._workers:
+            worker.end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    # --- what a test calls -----------------------------------------------------------------------
+
+    def start(self, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
+        """Start a run; nothing of it happens yet."""
+        with use_connection(self.connection):
+            return start_sync(workflow, *args, **kwargs)
+
+    def run(self) -> None:
+        """Go on until nothing is left to do."""
+        for _ in range(self._limit * 50):
+            if not self._decide():
+                return
+            if self.received.total() > self._limit:
+                break
+        raise AssertionError(self._report("it does not end", [f"{self.received.total()} deliveries"]))
+
+    def ended(self, run: Run[Any] | str) -> RunRecord:
+        """The record of the run, or of the last one it went on as."""
+        return self._chain(run if isinstance(run, str) else run.run_id)[-1].run
+
+    def check(self, run: Run[Any], *, expect: tuple[str, Any] | None = None) -> None:
+        """Raise an AssertionError with all that is wrong with a run, the seed and the end of the schedule."""
+        wrong = list(self._wrong)
+        chain = self._chain(run.run_id)
+        for history in chain:
+            found = violations(history)
+            wrong += found
+            if history.run.closed and not found:
+                wrong += replays(self.app, history)
+                wrong += self._check_bodies(history)
+            snapshot = self.backend.runs.load(history.run.run_id)
+            if snapshot is not None and snapshot.inbox:
+                wrong.append(f"left in the inbox: {[entry.key for entry in snapshot.inbox]}")
+        if expect is not None and outcome(chain[-1].run) != expect:
+            wrong.append(f"it ended as {outcome(chain[-1].run)}, and should have as {expect}")
+        if self.backend.source.next_due() is not None or self.backend.source.recover(now=FOREVER):
+            wrong.append("messages are left")
+        if wrong:
+            raise AssertionError(self._report(f"run {run.run_id} of {chain[-1].run.workflow!r}", wrong))
+
+    # --- what workers call -----------------------------------------------------------------------
+
+    def connect(self, backend: Backend, clock: Clock) -> Connection:
+        return Connection(backend, clock, entropy=self._entropy.randbytes, chance=self._entropy.random)
+
+    def engine(self, connection: Connection) -> Engine:
+        return connection.engine(self._registry, verify=self._verify)
+
+    def saw(self, call: str, args: tuple[Any, ...], value: Any) -> None:
+        """A call has returned: no turn may have two writers."""
+        if call == "runs.append" and value is True:
+            run_id, turn = args
+            if self._writers.setdefault((run_id, turn.number), turn.nonce) != turn.nonce:
+                self._wrong.append(f"turn {turn.number} of {run_id} was written twice")
+
+    def _begun(self, step: StepInfo) -> None:
+        self.bodies[step.run_id, int(step.step_id.rpartition("_")[2]), step.attempt] += 1
+
+    # --- deciding --------------------------------------------------------------------------------
+
+    def _decide(self) -> bool:
+        """Do one thing; False when there is nothing left to do."""
+        chance, faults = self._chance, self.faults
+        busy = [worker for worker in self._workers if not worker.idle]
+        idle = [worker for worker in self._workers if worker.idle]
+        if faults.delay and chance.random() < faults.delay:
+            self._pass_time(chance.randrange(1, faults.longest_delay))
+        if busy and (not idle or chance.random() < 0.75):
+            worker = chance.choice(busy)
+            if self.crashes < faults.crashes and chance.random() < faults.crash:
+                self._kill(worker)
+            else:
+                self._note(f"{worker.name} goes on: {worker.at}")
+                worker.go_on()
+            return True
+        delivery = self._take()
+        if delivery is not None and idle:
+            self._deliver(chance.choice(idle), delivery)
+            return True
+        if busy:
+            return True
+        due = self.backend.source.next_due()
+        if due is None:
+            return bool(self._again)
+        self._pass_time(max(due - self.clock.now(), 0))
+        return True
+
+    def _take(self) -> Delivery | None:
+        """Any message that is due, or one that was delivered before."""
+        chance, source = self._chance, self.backend.source
+        if self._again and chance.random() < 0.3:
+            return self._again.pop(chance.randrange(len(self._again)))
+        source.register(QUEUE, until=FOREVER)
+        due = source.receive(QUEUE, limit=1_000, now=self.clock.now())
+        if not due:
+            return self._again.pop() if self._again and all(worker.idle for worker in self._workers) else None
+        taken = chance.choice(due)
+        source.release(QUEUE, [delivery.message_id for delivery in due if delivery is not taken])
+        taken = replace(taken, receives=taken.receives + self._lost[taken.message_id])
+        if chance.random() < self.faults.duplicate:
+            receives = taken.receives + 1
+            if self.faults.again_unknown and chance.random() < 0.3:
+                receives = 1
+            self._again.append(replace(taken, receives=receives))
+            self.duplicates += 1
+        return taken
+
+    def _deliver(self, worker: _Worker, delivery: Delivery) -> None:
+        self.received[delivery.message_id] += 1
+        self._note(f"{worker.name} gets {delivery.message_id} (receive {delivery.receives})")
+        if self.faults.skew and self._chance.random() < 0.1:
+            worker.clock.error = self._chance.randrange(-self.faults.skew, self.faults.skew)
+        worker.delivery = delivery
+        worker.go_on()
+
+    def _kill(self, worker: _Worker) -> None:
+        """The worker dies where it is; the queue delivers what it held again, and another takes its place."""
+        self.crashes += 1
+        self._note(f"{worker.name} dies {worker.at}")
+        delivery = worker.delivery
+        worker.end()
+        if delivery is not None:  # unless it was acknowledged meanwhile, by who handled it a second time
+            self.backend.source.release(QUEUE, [delivery.message_id])
+            self._lost[delivery.message_id] += 1
+        self._workers[self._workers.index(worker)] = self._hire()
+
+    def _hire(self) -> _Worker:
+        self._names += 1
+        worker = _Worker(f"worker-{self._names}", self)
+        if self.faults.skew:
+            worker.clock.error = self._chance.randrange(-self.faults.skew, self.faults.skew)
+        return worker
+
+    def _pass_time(self, by: Micros) -> None:
+        self._note(f"{by / SECOND:.3f} s pass")
+        self.clock.advance(by)
+
+    # --- telling ---------------------------------------------------------------------------------
+
+    def _check_bodies(self, history: History) -> list[str]:
+        """Each consumed outcome stands for a body that ran; twice only where something went wrong."""
+        wrong: list[str] = []
+        run_id = history.run.run_id
+        names = {
+            command.op: command.name
+            for turn in history.turns
+            for command in turn.commands
+            if isinstance(command, RunStep)
+        }
+        for turn in history.turns:
+            for event in turn.events:
+                if isinstance(event, StepCompleted) and not self.bodies[run_id, event.op, event.attempt]:
+                    wrong.append(f"step {event.op} completed on attempt {event.attempt} and never ran")
+        for (of, op, attempt), times in self.bodies.items():
+            if of != run_id or times == 1:
+                continue
+            if self.app.steps[names[op]].at_most_once:
+                wrong.append(f"at_most_once step {op} ran {times} times")
+            elif not self.crashes and not self.duplicates:
+                wrong.append(f"attempt {attempt} at step {op} ran {times} times, and nothing went wrong")
+        return wrong
+
+    def _chain(self, run_id: str) -> list[History]:
+        chain = [History.read(self.backend, run_id)]
+        while chain[-1].run.continued_to is not None:
+            chain.append(History.read(self.backend, chain[-1].run.continued_to))
+        return chain
+
+    def _note(self, what: str) -> None:
+        self.log.append(what)
+
+    def _report(self, what: str, wrong: Sequence[str]) -> str:
+        found = "\n".join(f"  - {each}" for each in wrong)
+        schedule = "\n".join(f"    {line}" for line in self.log[-80:])
+        return f"seed {self.seed}: {what}:\n{found}\n  the end of the schedule:\n{schedule}"
+
+
+__all__ = [
+    "NO_FAULTS",
+    "CountedSteps",
+    "Crash",
+    "Faults",
+    "Simulation",
+    "outcome",
+    "replays",
+    "violations",
+    "watched",
+]

@@ -1,0 +1,336 @@
+"""The worker of one machine: what it writes, how it stops, how several share the work."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+from everstep import FatalError, RetryPolicy, RunStatus, WorkflowRunFailedError, Workflows, get_run, sleep, start_sync
+from everstep.assembly import connect_sqlite, use_connection
+from everstep.core.history import StepCompleted
+from everstep.ports import RunQuery
+from everstep.runtime.progress import AttemptFailed, AttemptStarted, AttemptSucceeded, RunClosed, TimerStarted
+from everstep.runtime.worker import Worker
+from everstep.testing import History, replay
+
+
+@pytest.fixture
+def connection(tmp_path):
+    connection = connect_sqlite(tmp_path / "runs.db")
+    with use_connection(connection):
+        yield connection
+    connection.close()
+
+
+async def work(connection, app, *handles, workers=1, **options):
+    """Work until these runs are at rest; the workers, stopped."""
+    made = [Worker(connection.engine(app), on_closed=connection.closed, **options) for _ in range(workers)]
+    serving = [asyncio.ensure_future(worker.serve()) for worker in made]
+    results = await asyncio.gather(*(handle.return_value() for handle in handles), return_exceptions=True)
+    for worker in made:
+        worker.stop()
+    await asyncio.gather(*serving)
+    return results
+
+
+def left_over(connection):
+    return connection.backend.source.next_due()
+
+
+def test_everything_is_recorded_and_nothing_is_left(connection, app):
+    @app.step(max_retries=2, retry=RetryPolicy(first_delay="5ms"))
+    async def step(number: int) -> int:
+        return number
+
+    @app.step
+    def threaded(number: int) -> int:
+        return number
+
+    @app.workflow
+    async def body(count: int) -> int:
+        await sleep(0.02)
+        values = await asyncio.gather(*(step(n) for n in range(count)), *(threaded(n) for n in range(count)))
+        return sum(values)
+
+    handles = [start_sync(body, count) for count in range(20)]
+    results = asyncio.run(work(connection, app, *handles))
+    assert results == [sum(range(count)) * 2 for count in range(20)]
+    assert left_over(connection) is None
+    for handle in handles:
+        history = History.read(connection.backend, handle.run_id)
+        assert [turn.number for turn in history.turns] == list(range(len(history.turns)))
+        assert not connection.backend.runs.load(handle.run_id).inbox
+        assert replay(app, history) == asyncio.run(handle.return_value())
+
+
+def test_a_sequential_step_costs_one_turn_and_one_message(connection, app):
+    @app.step
+    async def step(number: int) -> int:
+        return number
+
+    @app.workflow
+    async def body() -> int:
+        return sum([await step(number) for number in range(10)])
+
+    calls = []
+    backend = connection.backend
+    for port, names in (("runs", ("append", "load", "mark")), ("queue", ("send",)), ("source", ("receive",))):
+        for name in names:
+            _count(getattr(backend, port), name, calls)
+    handle = start_sync(body)
+    asyncio.run(work(connection, app, handle))
+    assert calls.count("append") == 11  # the first turn and one for each step
+    assert calls.count("send") == 11  # what starts the run and one for each step
+    assert calls.count("load") == 1  # cold once, then warm
+    assert calls.count("mark") == 2  # started and closed
+    assert calls.count("receive") <= 2  # steps are leased to the worker as they are sent
+
+
+def _count(target, name, calls):
+    original = getattr(target, name)
+
+    def counted(*args, **kwargs):
+        calls.append(name)
+        return original(*args, **kwargs)
+
+    try:
+        setattr(target, name, counted)
+    except AttributeError:
+        pytest.skip("the backend's objects cannot be counted")
+
+
+def test_a_fan_out_takes_few_turns(connection, app):
+    @app.step
+    async def step(number: int) -> int:
+        return number
+
+    @app.workflow
+    async def body() -> int:
+        return sum(await asyncio.gather(*(step(number) for number in range(1000))))
+
+    handle = start_sync(body)
+    assert asyncio.run(work(connection, app, handle)) == [sum(range(1000))]
+    history = History.read(connection.backend, handle.run_id)
+    assert len(history.turns) < 100
+    outcomes = [event.op for turn in history.turns for event in turn.events if isinstance(event, StepCompleted)]
+    assert sorted(outcomes) == list(range(1000))
+
+
+def test_steps_run_at_once_up_to_the_limit(connection, app):
+    running = most = 0
+
+    @app.step
+    async def step() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.005)
+        running -= 1
+
+    @app.workflow
+    async def body() -> None:
+        await asyncio.gather(*(step() for _ in range(20)))
+
+    asyncio.run(work(connection, app, start_sync(body), concurrency=7))
+    assert most == 7
+
+
+def test_two_workers_share_one_fan_out(connection, app):
+    workers = set()
+
+    @app.step
+    async def step(number: int) -> int:
+        workers.add(asyncio.current_task())
+        await asyncio.sleep(0.001)
+        return number
+
+    @app.workflow
+    async def body() -> int:
+        return sum(await asyncio.gather(*(step(number) for number in range(300))))
+
+    results = asyncio.run(work(connection, app, start_sync(body), start_sync(body), workers=2, concurrency=10))
+    assert results == [sum(range(300))] * 2
+    assert left_over(connection) is None
+
+
+def test_a_first_stop_finishes_what_is_running(connection, app):
+    began = threading.Event()
+
+    @app.step
+    async def step(number: int) -> int:
+        began.set()
+        await asyncio.sleep(0.05)
+        return number
+
+    @app.workflow
+    async def body() -> int:
+        return await step(1) + await step(2)
+
+    handle = start_sync(body)
+
+    async def program():
+        worker = Worker(connection.engine(app))
+        serving = asyncio.ensure_future(worker.serve())
+        await asyncio.to_thread(began.wait)
+        worker.stop()
+        await serving
+
+    asyncio.run(program())
+    history = History.read(connection.backend, handle.run_id)
+    assert [len(turn.events) for turn in history.turns] == [1, 1]  # started, the first step's outcome
+    assert asyncio.run(work(connection, app, handle)) == [3]
+
+
+def test_a_second_stop_gives_back_what_is_running(connection, app):
+    runs = []
+    began = threading.Event()
+
+    @app.step
+    async def step() -> int:
+        runs.append(1)
+        began.set()
+        await asyncio.sleep(0 if len(runs) > 1 else 60)
+        return len(runs)
+
+    @app.workflow
+    async def body() -> int:
+        return await step()
+
+    handle = start_sync(body)
+
+    async def program():
+        worker = Worker(connection.engine(app))
+        serving = asyncio.ensure_future(worker.serve())
+        await asyncio.to_thread(began.wait)
+        worker.stop()
+        worker.stop_now()
+        await serving
+
+    asyncio.run(program())
+    assert asyncio.run(work(connection, app, handle)) == [2]
+
+
+def test_a_worker_of_one_family_leaves_others_alone(connection, app):
+    @app.workflow
+    async def body(number: int) -> int:
+        return number
+
+    mine, other = start_sync(body, 1), start_sync(body, 2)
+    assert asyncio.run(work(connection, app, mine, root_id=mine.run_id)) == [1]
+    assert asyncio.run(other.status()) == "pending"
+    assert asyncio.run(work(connection, app, other)) == [2]
+
+
+def test_runs_that_another_build_parked_are_tried_by_a_worker_that_starts(connection):
+    def version(present):
+        app = Workflows()
+
+        async def body() -> str:
+            return "done"
+
+        if present:
+            app.workflow(name="body")(body)
+        app._build = f"present={present}"
+        return app
+
+    handle = start_sync(version(True).workflows["body"])
+    (error,) = asyncio.run(work(connection, version(False), handle))
+    assert "is parked: workflow 'body' is not registered" in str(error)
+    (error,) = asyncio.run(work(connection, version(False), handle))
+    assert "is parked" in str(error)
+
+    async def program():
+        worker = Worker(connection.engine(version(True)), on_closed=connection.closed)
+        serving = asyncio.ensure_future(worker.serve())
+        while await handle.status() != RunStatus.COMPLETED:
+            await asyncio.sleep(0.01)
+        worker.stop()
+        await serving
+
+    asyncio.run(program())
+
+
+def test_progress_is_told_in_order(connection, app):
+    @app.step(max_retries=1, retry=RetryPolicy(first_delay=0))
+    async def flaky(fatal: bool) -> None:
+        raise FatalError("stop") if fatal else ConnectionError("no answer")
+
+    @app.workflow
+    async def body() -> None:
+        await sleep(0.01)
+        for fatal in (False, True):
+            try:
+                await flaky(fatal)
+            except Exception:
+                pass
+
+    told = []
+    handle = start_sync(body)
+
+    async def program():
+        worker = Worker(connection.engine(app, observe=told.append), on_closed=connection.closed)
+        serving = asyncio.ensure_future(worker.serve())
+        await handle.return_value()
+        worker.stop()
+        await serving
+
+    asyncio.run(program())
+    assert [type(each) for each in told] == [
+        TimerStarted,
+        AttemptStarted,
+        AttemptFailed,
+        AttemptStarted,
+        AttemptFailed,
+        AttemptStarted,
+        AttemptFailed,
+        RunClosed,
+    ]
+    failed = [each for each in told if isinstance(each, AttemptFailed)]
+    assert [each.retry_at is None for each in failed] == [False, True, True]
+    assert not [each for each in told if isinstance(each, AttemptSucceeded)]
+
+
+def test_a_step_can_use_the_connection_of_its_worker(connection, app):
+    @app.workflow
+    async def inner(number: int) -> int:
+        return number + 1
+
+    @app.step
+    async def spawn() -> int:
+        return await (await __import__("everstep").start(inner, 1)).return_value()
+
+    @app.step
+    def spawn_in_thread() -> str:
+        return start_sync(inner, 2).run_id
+
+    @app.workflow
+    async def outer() -> tuple[int, str]:
+        return await spawn(), await spawn_in_thread()
+
+    handle = start_sync(outer)
+
+    async def program():
+        worker = Worker(connection.engine(app), on_closed=connection.closed)
+        remove = connection.on_sent(worker.wake)
+        serving = asyncio.ensure_future(worker.serve())
+        value, run_id = await handle.return_value()
+        other = await get_run(run_id).return_value()
+        remove()
+        worker.stop()
+        await serving
+        return value, other
+
+    assert asyncio.run(program()) == (2, 3)
+
+
+def test_the_run_list_shows_what_happened(connection, app):
+    @app.workflow(name="fails")
+    async def fails() -> None:
+        raise ValueError("no")
+
+    handle = start_sync(fails)
+    (error,) = asyncio.run(work(connection, app, handle))
+    assert isinstance(error, WorkflowRunFailedError)
+    page = connection.backend.inspector.list_runs(RunQuery(status=RunStatus.FAILED))
+    assert [run.run_id for run in page.runs] == [handle.run_id]
