@@ -56,6 +56,8 @@ def _rebuild(cls: type[EverstepError], args: tuple[Any, ...], state: dict[str, A
     error = cls.__new__(cls, *args)
     error.args = args
     error.__dict__.update(state)
+    if isinstance(error, WorkflowRunFailedError):
+        error.__cause__ = error.error
     return error
 
 

@@ -115,7 +115,8 @@ def get_workflow_metadata() -> WorkflowInfo:
     step = CURRENT_STEP.get(None)
     if step is None:
         raise ContextError("get_workflow_metadata() belongs in a workflow body or in a step")
-    return WorkflowInfo(run_id=step.run_id, workflow_name=step.workflow_name, started_at=None)
+    info, workflow_name = step
+    return WorkflowInfo(run_id=info.run_id, workflow_name=workflow_name, started_at=None)
 
 
 def get_step_metadata() -> StepInfo:
@@ -125,4 +126,4 @@ def get_step_metadata() -> StepInfo:
     step = CURRENT_STEP.get(None)
     if step is None:
         raise ContextError("get_step_metadata() belongs in a step that a workflow runs; it was called outside of one")
-    return step
+    return step[0]

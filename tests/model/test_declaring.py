@@ -97,7 +97,9 @@ def test_wrong_declarations(app, declare, message):
 
 def test_two_of_one_name(app):
     app.step(name="pay")(_plain)
-    with pytest.raises(RegistrationError, match=r"two steps are called 'pay': .*_plain .* Give one of them another name"):
+    with pytest.raises(
+        RegistrationError, match=r"two steps are called 'pay': .*_plain .* Give one of them another name"
+    ):
         app.step(name="pay")(_plain)
 
 

@@ -41,6 +41,7 @@ class ExecuteStep:
     """
 
     run_id: str
+    workflow: str
     op: int
     name: str
     attempt: int

@@ -64,6 +64,9 @@ class Replay:
         self._steps: dict[int, StepCall[Any]] = {}
         self._timers: dict[int, WorkflowTimer] = {}
         self._due: list[tuple[Micros, int]] = []
+        self._asked_in: dict[int, int] = {}
+        self._consumed_in: dict[int, int] = {}
+        self._leading: set[int] = set()
         self._asked: list[StepCall[Any] | WorkflowTimer | CancelTimer] = []
 
     @staticmethod
@@ -140,6 +143,18 @@ class Replay:
         """The steps (with their calls) and timers (with their due times) the run waits for, by operation."""
         return sorted(self._steps.items()), [(op, timer.due) for op, timer in sorted(self._timers.items())]
 
+    def asked_in(self, op: int) -> int | None:
+        """The turn that asked for an outstanding operation."""
+        return self._asked_in.get(op)
+
+    def consumed_in(self, op: int) -> int | None:
+        """The turn that consumed an operation's outcome; None while it is outstanding."""
+        return self._consumed_in.get(op)
+
+    def leads(self, op: int) -> bool:
+        """Whether this timer was the first to fire in its turn, so that its message stands for the others'."""
+        return op in self._leading
+
     @property
     def waiting_for(self) -> int:
         """How many operations are outstanding."""
@@ -169,12 +184,19 @@ class Replay:
         loop = self.loop
         loop.now = max(loop.now, at)
         delivered: list[Event] = []
+        fired = False
         with loop.entered():
             for event in events:
                 if not loop.replaying and not self.wants(event):
                     continue
                 delivered.append(event)
                 self._deliver(event)
+                if not isinstance(event, RunStarted):
+                    self._consumed_in[event.op] = self.turns
+                    self._asked_in.pop(event.op, None)
+                    if isinstance(event, TimerFired) and not fired:
+                        fired = True
+                        self._leading.add(event.op)
                 loop.drain()
             main = self._main
             if main is not None and main.done() and not self._ending:
@@ -226,6 +248,7 @@ class Replay:
                 op = asked.op = self._next_op
                 self._next_op += 1
                 self._steps[op] = asked
+                self._asked_in[op] = self.turns
                 data = asked.data
                 commands.append(RunStep(op=op, name=asked.codec.name, input=data, digest=self.program.digest(data)))
             elif isinstance(asked, CancelTimer):
@@ -234,6 +257,7 @@ class Replay:
                 op = asked.op = self._next_op
                 self._next_op += 1
                 self._timers[op] = asked
+                self._asked_in[op] = self.turns
                 heapq.heappush(self._due, (asked.due, op))
                 commands.append(StartTimer(op=op, due=asked.due))
         self._asked.clear()

@@ -50,7 +50,7 @@ class MessageSource(Protocol):
         ...
 
     def receive(self, worker: str, *, limit: int, now: Micros, root_id: str | None = None) -> Sequence[Delivery]:
-        """Lease up to `limit` messages that are due, the longest due first; only of one family if `root_id` is given."""
+        """Lease up to `limit` messages that are due, longest due first; only of one family if `root_id` is given."""
         ...
 
     def acknowledge(self, message_ids: Sequence[str]) -> None:

@@ -51,6 +51,9 @@ class Arrival:
 
     Attributes:
         events: outcomes, in order of arrival.
+        timers: timers whose messages came.
+        again: operations whose messages came again although their outcomes are recorded.
+        restarted: the message that starts the run came again.
         read_inbox: there may be more in the inbox.
         recover: ask again for all that is outstanding.
         not_before: it is at least this late, whatever the clock says: a timer's message was due then.
@@ -58,6 +61,9 @@ class Arrival:
 
     run_id: str
     events: list[Event] = field(default_factory=list)
+    timers: list[int] = field(default_factory=list)
+    again: list[int] = field(default_factory=list)
+    restarted: bool = False
     read_inbox: bool = False
     recover: bool = False
     not_before: Micros = 0
@@ -115,7 +121,12 @@ def decide(engine: Engine, arrival: Arrival, slots: Slots | None = None) -> Deci
     # A warm instance may be behind the history. What it accepts, the append judges; before it refuses something, look.
     behind = live is not None and not all(live.replay.wants(event) for event in arrival.events)
     if live is None or behind or arrival.read_inbox or arrival.recover:
-        snapshot = engine.backend.runs.load(arrival.run_id, first_turn=0 if live is None else live.replay.turns)
+        try:
+            snapshot = engine.backend.runs.load(arrival.run_id, first_turn=0 if live is None else live.replay.turns)
+        except BaseException:
+            if live is not None:
+                live.replay.discard()
+            raise
         if snapshot is None or snapshot.run.closed:
             if live is not None:
                 live.replay.discard()
@@ -163,8 +174,14 @@ def settle(engine: Engine, decision: Decision) -> None:
     """After the decision is durable: keep the live instance warm and tell who watches."""
     if decision.live is not None:
         if decision.live.replay.closing is None:
-            if decision.run.problem is not None:
-                decision.live.record = replace(decision.run, problem=None)
+            if decision.changes:  # started, unparked: what a warm instance's record must not forget
+                run = decision.run
+                decision.live.record = replace(
+                    run,
+                    problem=None,
+                    status=RunStatus.RUNNING,
+                    started_at=run.started_at or decision.live.replay.started_at,
+                )
             engine.live.keep(decision.live)
         else:
             decision.live.replay.discard()
@@ -230,6 +247,8 @@ def _decide(
 ) -> Decision | None:
     replay, run = live.replay, live.record
     decision = Decision(run=run, live=live, consumed=[entry.key for entry in inbox])
+    if run.started_at is None and replay.turns > 0:  # a crash came between the first turn and the record
+        decision.changes.append(Started(at=replay.started_at))
     if replay.closing is not None:  # the last turn is there, what follows it may not be
         _close(decision, replay, replay.closing, at=replay.loop.now)
         return decision
@@ -249,13 +268,12 @@ def _decide(
     if run.problem is not None:
         decision.changes.append(Unparked())
     if not events:
-        if arrival.recover or run.problem is not None:
-            _ask_again(engine, decision, replay)
+        _ask_again(engine, decision, replay, _unsure(replay, arrival, inbox, parked=run.problem is not None))
         if not decision.consumed and not decision.messages and not decision.changes:
             engine.live.keep(live)
             return None
         return decision
-    before = replay.outstanding() if arrival.recover or run.problem is not None else None
+    unsure = _unsure(replay, arrival, inbox, parked=run.problem is not None)
     delivered, commands = replay.advance(now, events)
     turn = Turn(
         number=replay.turns - 1,
@@ -269,9 +287,28 @@ def _decide(
         _verify(engine, run, turn)
     decision.turn = turn
     _dispatch(decision, replay, turn, slots)
-    if before is not None and replay.closing is None:
-        _ask_again(engine, decision, replay, only={op for op, _ in before[0]} | {op for op, _ in before[1]})
+    if unsure and replay.closing is None:
+        _ask_again(engine, decision, replay, unsure)
     return decision
+
+
+def _unsure(replay: Replay, arrival: Arrival, inbox: Sequence[InboxEntry], *, parked: bool) -> range | set[int]:
+    """The recorded turns whose commands may never have been sent.
+
+    What arrives and is consumed already was consumed by somebody who may have died between the append and the sends:
+    its message was to guard them, and this is that message, or an inbox entry that was to be removed after them.
+    """
+    if arrival.recover or parked:
+        return range(replay.turns)
+    turns: set[int | None] = set()
+    for event in (*arrival.events, *(entry.event for entry in inbox)):
+        if not isinstance(event, RunStarted):
+            turns.add(replay.consumed_in(event.op))
+    turns.update(replay.consumed_in(op) for op in arrival.again)
+    turns.update(replay.consumed_in(op) for op in arrival.timers if replay.leads(op))
+    if arrival.restarted and replay.turns > 0:
+        turns.add(0)
+    return {turn for turn in turns if turn is not None}
 
 
 def _dispatch(decision: Decision, replay: Replay, turn: Turn, slots: Slots | None) -> None:
@@ -285,7 +322,16 @@ def _dispatch(decision: Decision, replay: Replay, turn: Turn, slots: Slots | Non
                 if slots is not None and slots.free > 0:
                     slots.free -= 1
                     lease_to = slots.worker
-                step = ExecuteStep(run_id=run_id, op=op, name=name, attempt=1, input=data, sole=sole, first_at=at)
+                step = ExecuteStep(
+                    run_id=run_id,
+                    workflow=decision.run.workflow,
+                    op=op,
+                    name=name,
+                    attempt=1,
+                    input=data,
+                    sole=sole,
+                    first_at=at,
+                )
                 decision.messages.append(
                     Outgoing(
                         message_id=f"step/{run_id}/{op}/1", message=step, due=at, root_id=root_id, lease_to=lease_to
@@ -332,32 +378,35 @@ def _close(decision: Decision, replay: Replay, command: ClosingCommand, *, at: M
             assert_never(command)
 
 
-def _ask_again(engine: Engine, decision: Decision, replay: Replay, only: set[int] | None = None) -> None:
-    """Send again what the run waits for; message ids make it harmless where the first is still under way."""
+def _ask_again(engine: Engine, decision: Decision, replay: Replay, turns: range | set[int]) -> None:
+    """Send again what these turns asked for and the run still waits for.
+
+    Message ids make it harmless where the first message is still under way.
+    """
     run = decision.run
     failed: dict[int, FailedAttempt] = {}
-    steps, timers = replay.outstanding()
+    steps = [(op, call) for op, call in replay.outstanding()[0] if replay.asked_in(op) in turns] if turns else []
+    timers = [(op, due) for op, due in replay.outstanding()[1] if replay.asked_in(op) in turns] if turns else []
     if steps:
         for attempt in engine.backend.steps.failed_attempts(run.run_id):
             if attempt.op not in failed or failed[attempt.op].attempt < attempt.attempt:
                 failed[attempt.op] = attempt
     sole = replay.waiting_for == 1
     for op, call in steps:
-        if only is None or op in only:
-            last = failed.get(op)
-            step = ExecuteStep(
-                run_id=run.run_id,
-                op=op,
-                name=call.codec.name,
-                attempt=1 if last is None else last.attempt + 1,
-                input=call.data,
-                sole=sole,
-                first_at=replay.loop.now if last is None else last.started_at,
-            )
-            decision.messages.append(_outgoing(step, replay.loop.now if last is None else last.retry_at, run.root_id))
+        last = failed.get(op)
+        step = ExecuteStep(
+            run_id=run.run_id,
+            workflow=run.workflow,
+            op=op,
+            name=call.codec.name,
+            attempt=1 if last is None else last.attempt + 1,
+            input=call.data,
+            sole=sole,
+            first_at=replay.loop.now if last is None else last.started_at,
+        )
+        decision.messages.append(_outgoing(step, replay.loop.now if last is None else last.retry_at, run.root_id))
     for op, due in timers:
-        if only is None or op in only:
-            decision.messages.append(_outgoing(FireTimer(run_id=run.run_id, op=op, due=due), due, run.root_id))
+        decision.messages.append(_outgoing(FireTimer(run_id=run.run_id, op=op, due=due), due, run.root_id))
 
 
 def _verify(engine: Engine, run: RunRecord, turn: Turn) -> None:

@@ -43,7 +43,8 @@ class StepInfo:
     step_started_at: datetime
 
 
-CURRENT_STEP: Final[ContextVar[StepInfo]] = ContextVar("everstep_step")
+CURRENT_STEP: Final[ContextVar[tuple[StepInfo, str]]] = ContextVar("everstep_step")
+"""The running step, and the name of its workflow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,7 @@ def next_attempt(message: ExecuteStep, failed: Failed, root_id: str) -> tuple[Fa
     )
     again = ExecuteStep(
         run_id=message.run_id,
+        workflow=message.workflow,
         op=message.op,
         name=message.name,
         attempt=message.attempt + 1,
@@ -127,15 +129,14 @@ async def run_attempt(
         return Unrunnable(
             code="unreadable", reason=f"the recorded input of operation {message.op} does not fit: {unfit}"
         )
-    CURRENT_STEP.set(
-        StepInfo(
-            run_id=message.run_id,
-            step_id=step_id(message.run_id, message.op),
-            step_name=message.name,
-            attempt=message.attempt,
-            step_started_at=to_datetime(message.first_at),
-        )
+    info = StepInfo(
+        run_id=message.run_id,
+        step_id=step_id(message.run_id, message.op),
+        step_name=message.name,
+        attempt=message.attempt,
+        step_started_at=to_datetime(message.first_at),
     )
+    CURRENT_STEP.set((info, message.workflow))
     limit = step.timeout if deadline is None else min(deadline, step.timeout or deadline)
     raised: BaseException
     try:

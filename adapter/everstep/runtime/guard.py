@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from types import FrameType
 from typing import Any, Final
 
 from everstep.core.loop import WorkflowLoop
@@ -56,13 +57,33 @@ def install() -> None:
         sys.addaudithook(_hook)
 
 
+def _is_data(path: object) -> bool:
+    """Whether opening the path is more than reading code; ``<…>`` is how tracebacks name code without a file."""
+    if not isinstance(path, (str, bytes)):
+        return False
+    text = path.decode("utf-8", "replace") if isinstance(path, bytes) else path
+    return not text.endswith(_CODE) and not (text.startswith("<") and text.endswith(">"))
+
+
+def _importing() -> bool:
+    """Whether a module is being imported: what it does at import is not the body's I/O."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
+
 def _hook(event: str, args: tuple[Any, ...]) -> None:
     if event not in _REFUSED:
         return
     loop = _running_loop()
     if type(loop) is not WorkflowLoop or loop.discarded or loop.trusted:
         return
-    if event == "open" and (not isinstance(args[0], (str, bytes)) or str(args[0]).rstrip("'").endswith(_CODE)):
+    if event == "open" and not _is_data(args[0]):
+        return
+    if _importing():
         return
     shown = f"({args[0]!r})" if args and isinstance(args[0], (str, bytes, float, int)) else "()"
     advice = (

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, assert_never
 
 from everstep.core.history import Event, StepCompleted, StepFailed
-from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, Message, Outgoing, StartRun, message_id
+from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, Message, Outgoing, StartRun, message_id, run_of
 from everstep.runtime.advance import Arrival, advance, park, step_entry
 from everstep.runtime.engine import Engine
 from everstep.runtime.execute import Failed, Succeeded, Unrunnable, next_attempt, run_attempt
@@ -49,16 +49,17 @@ def handle(
         deadline: the seconds this process still has, for steps.
     """
     again = receives > 1
+    if again or isinstance(message, AdvanceRun):  # an advance lowers the flag before it reads
+        engine.backend.inbox.lower_flag(run_of(message))
     match message:
         case StartRun(run=run):
             engine.backend.runs.create(run)
-            advance(engine, Arrival(run_id=run.run_id, not_before=run.start_at, read_inbox=again, recover=again))
+            advance(engine, Arrival(run_id=run.run_id, not_before=run.start_at, read_inbox=again, restarted=again))
         case AdvanceRun(run_id=run_id, recover=recover):
-            engine.backend.inbox.lower_flag(run_id)
-            advance(engine, Arrival(run_id=run_id, read_inbox=True, recover=recover or again))
-        case FireTimer(run_id=run_id, due=due):
+            advance(engine, Arrival(run_id=run_id, read_inbox=True, recover=recover))
+        case FireTimer(run_id=run_id, op=op, due=due):
             # What is in the inbox came before the timer: an outcome counts although its deadline has passed meanwhile.
-            advance(engine, Arrival(run_id=run_id, not_before=due, read_inbox=True, recover=again))
+            advance(engine, Arrival(run_id=run_id, timers=[op], not_before=due, read_inbox=True))
         case ExecuteStep():
             _execute(engine, message, runner, root_id=root_id, receives=receives, deadline=deadline)
         case _:
@@ -76,7 +77,7 @@ def _execute(
 ) -> None:
     run_id, again = message.run_id, receives > 1
     if again and not still_wanted(engine, message):
-        advance(engine, Arrival(run_id=run_id, read_inbox=True, recover=True))  # redo what a crash left undone
+        advance(engine, Arrival(run_id=run_id, again=[message.op], read_inbox=True))  # redo what a crash left undone
         return
     named = {"run_id": run_id, "op": message.op, "step": message.name, "attempt": message.attempt}
     engine.tell(AttemptStarted(**named, at=engine.clock.now()))  # type: ignore[arg-type]
@@ -105,8 +106,8 @@ def _execute(
         advance(engine, Arrival(run_id=run_id, events=[event]))
     else:
         with engine.backend.unit():
-            engine.backend.inbox.deposit(run_id, step_entry(event))
-            wake(engine, run_id, root_id, always=again)
+            stored = engine.backend.inbox.deposit(run_id, step_entry(event))
+            wake(engine, run_id, root_id, always=again or not stored)
     if isinstance(outcome, Failed):
         engine.tell(AttemptFailed(**named, at=outcome.ended_at, error=outcome.error, retry_at=None))  # type: ignore[arg-type]
     else:

@@ -214,17 +214,18 @@ class Worker:
             arrived = self._for(message.run.run_id if isinstance(message, StartRun) else message.run_id)
             arrived.messages.append(delivery.message_id)
             arrival = arrived.arrival
-            if delivery.receives > 1:
-                arrival.read_inbox = arrival.recover = True
+            if delivery.receives > 1 or isinstance(message, AdvanceRun):
+                self.engine.backend.inbox.lower_flag(arrival.run_id)
+                arrival.read_inbox = True
             match message:
                 case StartRun(run=run):
                     arrived.start = run
+                    arrival.restarted = delivery.receives > 1
                     arrival.not_before = max(arrival.not_before, run.start_at)
                 case AdvanceRun(recover=recover):
-                    self.engine.backend.inbox.lower_flag(message.run_id)
-                    arrival.read_inbox = True
                     arrival.recover = arrival.recover or recover
-                case FireTimer(due=due):
+                case FireTimer(op=op, due=due):
+                    arrival.timers.append(op)
                     arrival.not_before = max(arrival.not_before, due)
                     arrival.read_inbox = True  # what is in there came before the timer
                 case _:
@@ -389,7 +390,8 @@ class Worker:
             if delivery.receives > 1 and not still_wanted(engine, message):
                 arrived = self._for(message.run_id)
                 arrived.messages.append(delivery.message_id)
-                arrived.arrival.read_inbox = arrived.arrival.recover = True  # redo what a crash left undone
+                arrived.arrival.again.append(message.op)  # redo what a crash left undone
+                arrived.arrival.read_inbox = True
                 return
             if engine.observe is not None:
                 engine.observe(

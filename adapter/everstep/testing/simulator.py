@@ -24,6 +24,7 @@ from everstep.assembly import use_connection
 from everstep.backends.memory import open_memory
 from everstep.client import Run, start_sync
 from everstep.codec.failures import decode_error
+from everstep.codec.typed import ValueCodec
 from everstep.core.history import (
     CancelTimer,
     CompleteRun,
@@ -37,16 +38,15 @@ from everstep.core.history import (
     StepFailed,
     TimerFired,
 )
-from everstep.core.operations import Program
 from everstep.core.run import RunRecord, RunStatus
 from everstep.ports import Backend, Clock, Delivery
 from everstep.runtime.connection import Connection
 from everstep.runtime.engine import Engine
-from everstep.runtime.execute import CURRENT_STEP, StepInfo
+from everstep.runtime.execute import StepInfo
 from everstep.runtime.handle import StepRunner, handle
-from everstep.runtime.registry import StepProgram
 from everstep.testing.clock import VirtualClock
 from everstep.testing.history import History, replay
+from everstep.workflow import get_step_metadata
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -58,6 +58,9 @@ SECOND: Final[Micros] = 1_000_000
 Moment: TypeAlias = Literal["before", "after"]
 Hook: TypeAlias = Callable[[Moment, str, tuple[Any, ...], Any], None]
 """Told of a call: when, its name (``"runs.append"``), its positional arguments, and what it returned (after)."""
+
+Bodies: TypeAlias = Mapping[tuple[str, int, int], int]
+"""How often the body of a step began: by run, operation and attempt."""
 
 
 class Crash(BaseException):  # noqa: N818 - not an error: the process is gone
@@ -107,43 +110,42 @@ def watched(backend: Backend, hook: Hook) -> Backend:
 
 
 class CountedSteps:
-    """An app whose step bodies are counted as they begin, by run, operation and attempt."""
+    """A registry: an app whose step bodies are counted as they begin, by run, operation and attempt."""
 
-    def __init__(self, app: Workflows, begun: Callable[[StepInfo], None]) -> None:
-        self.workflows: Mapping[str, Program] = app.workflows
-        self.steps: Mapping[str, StepProgram] = {name: _counted(step, begun) for name, step in app.steps.items()}
+    def __init__(self, app: Workflows, bodies: Counter[tuple[str, int, int]] | None = None) -> None:
+        self.bodies = Counter() if bodies is None else bodies
+        self.workflows: Mapping[str, Any] = app.workflows
+        self.steps: Mapping[str, Any] = {name: _CountedStep(step, self.begun) for name, step in app.steps.items()}
         self.build = app.build
+
+    def begun(self, step: StepInfo) -> None:
+        self.bodies[step.run_id, int(step.step_id.rpartition("_")[2]), step.attempt] += 1
 
 
 class _CountedStep:
-    def __init__(self, step: Any, func: Callable[..., Any]) -> None:
+    def __init__(self, step: Any, begun: Callable[[StepInfo], None]) -> None:
         self._step = step
-        self.func = func
+        self._begun = begun
+
+    def func(self, *args: Any, **options: Any) -> Any:
+        self._begun(get_step_metadata())
+        return self._step.func(*args, **options)  # a coroutine, where the step is asynchronous
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._step, name)
-
-
-def _counted(step: Any, begun: Callable[[StepInfo], None]) -> StepProgram:
-    def count(*args: Any, **options: Any) -> Any:
-        begun(CURRENT_STEP.get())
-        return step.func(*args, **options)  # a coroutine, where the step is asynchronous
-
-    counted: Any = _CountedStep(step, count)
-    return counted  # type: ignore[no-any-return]
 
 
 # --- what must hold ----------------------------------------------------------------------------------
 
 
 def outcome(run: RunRecord) -> tuple[str, Any]:
-    """How a run ended, for comparison: ``("completed", result)`` or ``("failed", "ValueError: message")``."""
+    """How a run ended, for comparison: ``("completed", result as plain data)`` or ``("failed", "ValueError: message")``."""
     if run.status is RunStatus.FAILED and run.error is not None:
         error = decode_error(run.error)
         return ("failed", f"{type(error).__name__}: {error}")
     if run.problem is not None and not run.closed:
         return ("parked", run.problem.message)
-    return (run.status.value, run.result)
+    return (run.status.value, None if run.result is None else ValueCodec(Any, "a result").decode(run.result))
 
 
 def violations(history: History) -> list[str]:
@@ -207,6 +209,59 @@ def replays(app: Workflows, history: History) -> list[str]:
     except Exception as error:
         return [] if ended == ("failed", f"{type(error).__name__}: {error}") else [f"it does not replay: {error!r}"]
     return []
+
+
+def chain_of(backend: Backend, run_id: str) -> list[History]:
+    """The run, and the runs it went on as."""
+    chain = [History.read(backend, run_id)]
+    while (following := chain[-1].run.continued_to) is not None and backend.runs.load(following) is not None:
+        chain.append(History.read(backend, following))
+    return chain
+
+
+def examine(
+    app: Workflows, backend: Backend, run_id: str, bodies: Bodies, *, disturbed: bool, alone: bool = True
+) -> list[str]:
+    """All that is wrong after a run, in the store too.
+
+    Args:
+        bodies: how often each step's body began.
+        disturbed: whether a worker died or a message came twice, so that a body may have run again.
+        alone: whether nothing else may be in the queue.
+    """
+    wrong: list[str] = []
+    for history in chain_of(backend, run_id):
+        found = violations(history)
+        if history.run.closed and not found:
+            found = replays(app, history) + _repeated(app, history, bodies, disturbed=disturbed)
+        wrong += found
+        snapshot = backend.runs.load(history.run.run_id)
+        if snapshot is not None and snapshot.inbox:
+            wrong.append(f"left in the inbox: {[entry.key for entry in snapshot.inbox]}")
+    if alone and (backend.source.next_due() is not None or backend.source.recover(now=FOREVER)):
+        wrong.append("messages are left")
+    return wrong
+
+
+def _repeated(app: Workflows, history: History, bodies: Bodies, *, disturbed: bool) -> list[str]:
+    """Each consumed outcome stands for a body that ran; twice only where something went wrong."""
+    wrong: list[str] = []
+    run_id = history.run.run_id
+    commands = [command for turn in history.turns for command in turn.commands]
+    names = {command.op: command.name for command in commands if isinstance(command, RunStep)}
+    for turn in history.turns:
+        for event in turn.events:
+            if isinstance(event, StepCompleted) and not bodies.get((run_id, event.op, event.attempt)):
+                wrong.append(f"step {event.op} completed on attempt {event.attempt} and never ran")
+    for (of, op, attempt), times in bodies.items():
+        if of == run_id and op not in names:
+            wrong.append(f"step {op} ran, and the history does not ask for it")
+        elif of == run_id and times > 1:
+            if app.steps[names[op]].at_most_once:
+                wrong.append(f"at_most_once step {op} ran {times} times")
+            elif not disturbed:
+                wrong.append(f"attempt {attempt} at step {op} ran {times} times, and nothing went wrong")
+    return wrong
 
 
 # --- the simulation ----------------------------------------------------------------------------------
@@ -358,7 +413,8 @@ class Simulation(AbstractContextManager["Simulation"]):
         self.clock = VirtualClock()
         self.backend = open_memory(atomic_units=False)
         self.log: list[str] = []
-        self.bodies: Counter[tuple[str, int, int]] = Counter()
+        self._registry = CountedSteps(app)
+        self.bodies = self._registry.bodies
         self.received: Counter[str] = Counter()
         self.crashes = 0
         self.duplicates = 0
@@ -371,7 +427,6 @@ class Simulation(AbstractContextManager["Simulation"]):
         self._wrong: list[str] = []
         self._again: list[Delivery] = []
         self._lost: Counter[str] = Counter()
-        self._registry: Any = CountedSteps(app, self._begun)
         self.connection = self.connect(self.backend, self.clock)
         self._workers = [self._hire() for _ in range(workers)]
 
@@ -402,27 +457,25 @@ class Simulation(AbstractContextManager["Simulation"]):
 
     def ended(self, run: Run[Any] | str) -> RunRecord:
         """The record of the run, or of the last one it went on as."""
-        return self._chain(run if isinstance(run, str) else run.run_id)[-1].run
+        return chain_of(self.backend, run if isinstance(run, str) else run.run_id)[-1].run
 
-    def check(self, run: Run[Any], *, expect: tuple[str, Any] | None = None) -> None:
-        """Raise an AssertionError with all that is wrong with a run, the seed and the end of the schedule."""
-        wrong = list(self._wrong)
-        chain = self._chain(run.run_id)
-        for history in chain:
-            found = violations(history)
-            wrong += found
-            if history.run.closed and not found:
-                wrong += replays(self.app, history)
-                wrong += self._check_bodies(history)
-            snapshot = self.backend.runs.load(history.run.run_id)
-            if snapshot is not None and snapshot.inbox:
-                wrong.append(f"left in the inbox: {[entry.key for entry in snapshot.inbox]}")
-        if expect is not None and outcome(chain[-1].run) != expect:
-            wrong.append(f"it ended as {outcome(chain[-1].run)}, and should have as {expect}")
-        if self.backend.source.next_due() is not None or self.backend.source.recover(now=FOREVER):
-            wrong.append("messages are left")
+    def check(self, run: Run[Any], *, ends: Callable[[tuple[str, Any]], bool] | None = None) -> None:
+        """Raise an AssertionError with all that is wrong with a run, the seed and the end of the schedule.
+
+        Args:
+            ends: says of the run's `outcome` whether it is the right one.
+        """
+        wrong = [*self._wrong, *examine(self.app, self.backend, run.run_id, self.bodies, disturbed=self.disturbed)]
+        ended = self.ended(run)
+        if ends is not None and not ends(outcome(ended)):
+            wrong.append(f"this is not how it should have ended: {outcome(ended)}")
         if wrong:
-            raise AssertionError(self._report(f"run {run.run_id} of {chain[-1].run.workflow!r}", wrong))
+            raise AssertionError(self._report(f"run {run.run_id} of {ended.workflow!r}", wrong))
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether anything went wrong that may repeat a step."""
+        return bool(self.crashes or self.duplicates)
 
     # --- what workers call -----------------------------------------------------------------------
 
@@ -438,9 +491,6 @@ class Simulation(AbstractContextManager["Simulation"]):
             run_id, turn = args
             if self._writers.setdefault((run_id, turn.number), turn.nonce) != turn.nonce:
                 self._wrong.append(f"turn {turn.number} of {run_id} was written twice")
-
-    def _begun(self, step: StepInfo) -> None:
-        self.bodies[step.run_id, int(step.step_id.rpartition("_")[2]), step.attempt] += 1
 
     # --- deciding --------------------------------------------------------------------------------
 
@@ -523,35 +573,6 @@ class Simulation(AbstractContextManager["Simulation"]):
 
     # --- telling ---------------------------------------------------------------------------------
 
-    def _check_bodies(self, history: History) -> list[str]:
-        """Each consumed outcome stands for a body that ran; twice only where something went wrong."""
-        wrong: list[str] = []
-        run_id = history.run.run_id
-        names = {
-            command.op: command.name
-            for turn in history.turns
-            for command in turn.commands
-            if isinstance(command, RunStep)
-        }
-        for turn in history.turns:
-            for event in turn.events:
-                if isinstance(event, StepCompleted) and not self.bodies[run_id, event.op, event.attempt]:
-                    wrong.append(f"step {event.op} completed on attempt {event.attempt} and never ran")
-        for (of, op, attempt), times in self.bodies.items():
-            if of != run_id or times == 1:
-                continue
-            if self.app.steps[names[op]].at_most_once:
-                wrong.append(f"at_most_once step {op} ran {times} times")
-            elif not self.crashes and not self.duplicates:
-                wrong.append(f"attempt {attempt} at step {op} ran {times} times, and nothing went wrong")
-        return wrong
-
-    def _chain(self, run_id: str) -> list[History]:
-        chain = [History.read(self.backend, run_id)]
-        while chain[-1].run.continued_to is not None:
-            chain.append(History.read(self.backend, chain[-1].run.continued_to))
-        return chain
-
     def _note(self, what: str) -> None:
         self.log.append(what)
 
@@ -566,7 +587,11 @@ __all__ = [
     "CountedSteps",
     "Crash",
     "Faults",
+    "Hook",
+    "Moment",
     "Simulation",
+    "chain_of",
+    "examine",
     "outcome",
     "replays",
     "violations",

@@ -28,7 +28,14 @@ class MessageQueueContract(Contract):
             StartRun(run=run_record(attributes={"a": "ü"}, problem=problem(), result=b"{}")),
             AdvanceRun(run_id="wrun_1", cause="hook 7"),
             ExecuteStep(
-                run_id="wrun_1", op=3, name="charge", attempt=2, input=bytes(range(256)), sole=True, first_at=NOW
+                run_id="wrun_1",
+                workflow="order",
+                op=3,
+                name="charge",
+                attempt=2,
+                input=bytes(range(256)),
+                sole=True,
+                first_at=NOW,
             ),
             FireTimer(run_id="wrun_1", op=4, due=NOW + MINUTE),
         ],

@@ -1,0 +1,77 @@
+"""Run records as rows."""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from everstep.backends.sqlite.connection import Row
+from everstep.codec.envelope import seal, unseal
+from everstep.core.run import Problem, RunRecord, RunStatus
+
+COLUMNS: Final = (
+    "run_id, root_id, workflow, input, created_at, start_at, attributes, status, started_at, completed_at, "
+    "result, error, continued_from, continued_to, problem, problem_at, problem_build"
+)
+
+
+def to_row(run: RunRecord) -> Row:
+    """The values of `COLUMNS`."""
+    return (
+        run.run_id,
+        run.root_id,
+        run.workflow,
+        seal(run.input),
+        run.created_at,
+        run.start_at,
+        json.dumps(dict(run.attributes)) if run.attributes else "{}",
+        run.status.value,
+        run.started_at,
+        run.completed_at,
+        seal_optional(run.result),
+        seal_optional(run.error),
+        run.continued_from,
+        run.continued_to,
+        *problem_columns(run.problem),
+    )
+
+
+def from_row(row: Row) -> RunRecord:
+    """The record whose `COLUMNS` these are."""
+    (
+        run_id, root_id, workflow, input_, created_at, start_at, attributes, status, started_at, completed_at,
+        result, error, continued_from, continued_to, problem, problem_at, problem_build,
+    ) = row  # fmt: skip
+    return RunRecord(
+        run_id=run_id,
+        root_id=root_id,
+        workflow=workflow,
+        input=unseal(input_),
+        created_at=created_at,
+        start_at=start_at,
+        attributes={} if attributes == "{}" else json.loads(attributes),
+        status=RunStatus(status),
+        started_at=started_at,
+        completed_at=completed_at,
+        result=None if result is None else unseal(result),
+        error=None if error is None else unseal(error),
+        continued_from=continued_from,
+        continued_to=continued_to,
+        problem=None if problem is None else _problem(problem, problem_at, problem_build),
+    )
+
+
+def problem_columns(problem: Problem | None) -> tuple[str | None, int | None, str | None]:
+    """The last three of `COLUMNS`. The text is ASCII, because messages may quote file names that are not Unicode."""
+    if problem is None:
+        return None, None, None
+    return json.dumps([problem.code, problem.message, problem.turn]), problem.at, problem.build
+
+
+def _problem(problem: str, at: int, build: str) -> Problem:
+    code, message, turn = json.loads(problem)
+    return Problem(code=code, message=message, turn=turn, build=build, at=at)
+
+
+def seal_optional(payload: bytes | None) -> bytes | None:
+    return None if payload is None else seal(payload)
