@@ -127,8 +127,7 @@ def replays(connection: Connection, turns: int = 5000) -> tuple[float, float]:
         replay = Replay(
             wf.workflows["sequence"], RunInfo(run_id=handle.run_id, workflow="sequence", input=record.run.input)
         )
-        for turn in history:
-            replay.apply(turn)
+        replay.apply(*history)
         assert replay.closing is not None
 
     record = connection.backend.runs.load(handle.run_id)

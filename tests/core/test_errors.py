@@ -6,8 +6,9 @@ import copy
 import inspect
 import pickle
 
-import everstep
 import pytest
+
+import everstep
 from everstep import errors
 
 CLASSES = [each for each in vars(errors).values() if inspect.isclass(each) and issubclass(each, errors.EverstepError)]

@@ -5,14 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from everstep.core.durations import LATEST, duration_micros, moment_after, to_datetime, to_micros
 from everstep.core.ids import derived_run_id, is_run_id, new_run_id
 from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, StartRun, message_id, run_of, timer_id
 from everstep.core.retry import GiveUp, RetryAt, RetryPolicy, after_failure
 from everstep.core.run import CLOSED, TRANSITIONS, Problem, RunRecord, RunStatus
 from everstep.errors import FatalError, RetryableError
-from hypothesis import given
-from hypothesis import strategies as st
 
 moments = st.datetimes(min_value=datetime(1971, 1, 1), max_value=datetime(9000, 1, 1), timezones=st.just(UTC))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib.metadata import version
 from pathlib import Path
 
-from everstep.testing import WorkflowEnvironment
 from tests.golden.programs import RUNS, app
+
+from everstep.testing import WorkflowEnvironment
 
 
 def main() -> None:

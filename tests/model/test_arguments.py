@@ -11,9 +11,10 @@ from typing import Annotated
 from uuid import UUID
 
 import pytest
+from pydantic import BaseModel, Field
+
 from everstep import TypeValidationError, WorkflowRunFailedError
 from everstep.ports import RunQuery
-from pydantic import BaseModel, Field
 
 
 class Colour(Enum):

@@ -6,6 +6,7 @@ import asyncio
 from contextvars import ContextVar
 
 import pytest
+
 from everstep import WorkflowRunFailedError, as_completed, sleep
 from everstep.core.history import RunStep
 from everstep.testing import replay

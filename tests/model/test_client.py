@@ -6,6 +6,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from everstep import (
     AttributeValidationError,
     ContextError,

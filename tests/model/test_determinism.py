@@ -11,6 +11,7 @@ import time
 import warnings
 
 import pytest
+
 from everstep import (
     DeterminismWarning,
     DivergenceError,
@@ -59,7 +60,7 @@ def reads_a_file_and_hides_it():
     try:
         open("/etc/hostname").close()
     except Exception:
-        return None
+        return
 
 
 @pytest.mark.parametrize(

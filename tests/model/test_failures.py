@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import traceback
 from datetime import UTC, datetime
 
 import pytest
+
 from everstep import (
     FatalError,
     RetryableError,
@@ -43,7 +45,7 @@ def test_a_step_is_retried_with_exponential_backoff(app, env):
         return await flaky()
 
     assert env.run(body) == 5
-    assert [(later - first) / 1e6 for first, later in zip(times, times[1:], strict=False)] == [1, 2, 4, 5]
+    assert [(later - first) / 1e6 for first, later in itertools.pairwise(times)] == [1, 2, 4, 5]
 
 
 def test_full_jitter_draws_from_zero_to_the_ceiling():

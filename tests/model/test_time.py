@@ -6,6 +6,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from everstep import ContextError, WorkflowRunFailedError, now, random, sleep, time_ns, uuid4
 from everstep.core.history import CancelTimer, StartTimer, TimerFired
 from everstep.testing import VirtualClock, replay

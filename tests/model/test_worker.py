@@ -6,6 +6,7 @@ import asyncio
 import threading
 
 import pytest
+
 from everstep import FatalError, RetryPolicy, RunStatus, WorkflowRunFailedError, Workflows, get_run, sleep, start_sync
 from everstep.assembly import connect_sqlite, use_connection
 from everstep.core.history import StepCompleted

@@ -13,8 +13,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio import events
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextvars import Context
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
@@ -87,6 +86,40 @@ class LoopHost(Protocol):
         """The body no longer wants it."""
 
 
+class _Entered:
+    """While it is entered, a loop is the running one of its thread, and owns the generators that are dropped."""
+
+    __slots__ = ("_hooks", "_loop", "_outer")
+
+    def __init__(self, loop: WorkflowLoop) -> None:
+        self._loop = loop
+
+    def __enter__(self) -> None:
+        self._outer = events._get_running_loop()
+        self._hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(firstiter=None, finalizer=self._loop.finalize_generator)
+        events._set_running_loop(self._loop)
+
+    def __exit__(self, *_error: object) -> None:
+        events._set_running_loop(self._outer)
+        sys.set_asyncgen_hooks(*self._hooks)
+
+
+class _Trusting:
+    """While it is entered, I/O is ours and not the body's: a codec that loads what it needs."""
+
+    __slots__ = ("_loop",)
+
+    def __init__(self, loop: WorkflowLoop) -> None:
+        self._loop = loop
+
+    def __enter__(self) -> None:
+        self._loop.trusted = True
+
+    def __exit__(self, *_error: object) -> None:
+        self._loop.trusted = False
+
+
 class WorkflowLoop(asyncio.BaseEventLoop):
     """One run's loop. Driven by `deliver`; never run with ``run_forever``."""
 
@@ -101,6 +134,7 @@ class WorkflowLoop(asyncio.BaseEventLoop):
         self.replaying = False
         self.discarded = False
         self.trusted = False
+        self.trusting = _Trusting(self)
         self.violation: WorkflowIOError | None = None
         self.tasks: dict[int, WorkflowTask] = {}
         self._counter = 0
@@ -108,27 +142,9 @@ class WorkflowLoop(asyncio.BaseEventLoop):
 
     # --- driving ---------------------------------------------------------------------------------
 
-    @contextmanager
-    def entered(self) -> Iterator[None]:
+    def entered(self) -> _Entered:
         """Make this the running loop of the thread for a while; whatever ran before is restored."""
-        outer = events._get_running_loop()
-        hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(firstiter=None, finalizer=self._finalize_generator)
-        events._set_running_loop(self)
-        try:
-            yield
-        finally:
-            events._set_running_loop(outer)
-            sys.set_asyncgen_hooks(*hooks)
-
-    @contextmanager
-    def trusting(self) -> Iterator[None]:
-        """Within it, I/O is ours and not the body's: a codec that loads what it needs."""
-        self.trusted = True
-        try:
-            yield
-        finally:
-            self.trusted = False
+        return _Entered(self)
 
     def drain(self) -> None:
         """Run callbacks until none is ready."""
@@ -172,7 +188,7 @@ class WorkflowLoop(asyncio.BaseEventLoop):
         self.tasks.clear()
         self._closed = True
 
-    def _finalize_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
+    def finalize_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
         if not self.discarded and events._get_running_loop() is self:
             self.call_soon(self.create_task, generator.aclose())
 

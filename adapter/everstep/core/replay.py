@@ -77,24 +77,21 @@ class Replay:
 
     # --- moving ----------------------------------------------------------------------------------
 
-    def apply(self, turn: Turn) -> None:
-        """Replay a recorded turn. `DivergenceError` when the body asks for something else than it did then."""
-        if turn.number != self.turns:
-            raise DivergenceError(f"turn {turn.number} was given to a replay that is at turn {self.turns}")
-        self.loop.replaying = True
+    def apply(self, *turns: Turn) -> None:
+        """Replay recorded turns. `DivergenceError` when the body asks for something else than it did then."""
+        loop = self.loop
+        loop.replaying = True
         try:
-            _, commands = self._run(turn.at, turn.events)
+            with loop.entered():
+                for turn in turns:
+                    if turn.number != self.turns:
+                        raise DivergenceError(f"turn {turn.number} was given to a replay that is at turn {self.turns}")
+                    _, commands = self._run(turn.at, turn.events)
+                    if commands != turn.commands:
+                        self._compare(turn, commands)
+                    self.turns += 1
         finally:
-            self.loop.replaying = False
-        if commands != turn.commands:
-            difference = self._difference(turn.commands, commands)
-            if difference is not None:
-                raise DivergenceError(
-                    f"replaying turn {turn.number} (recorded by build {turn.build}), the workflow "
-                    f"{self.program.name!r} {difference}. Restore what the body did, or deploy code that does the "
-                    f"same for this run; the run is kept until then"
-                )
-        self.turns += 1
+            loop.replaying = False
 
     def advance(self, at: Micros, events: Sequence[Event]) -> tuple[tuple[Event, ...], tuple[Command, ...]]:
         """Deliver events at a moment; return those that were delivered and what the body asks for in answer.
@@ -102,7 +99,8 @@ class Replay:
         An event is passed over when an earlier one made the body lose interest, as a step's outcome does that ends the
         timeout around it.
         """
-        delivered, commands = self._run(at, events)
+        with self.loop.entered():
+            delivered, commands = self._run(at, events)
         self.turns += 1
         return delivered, commands
 
@@ -164,7 +162,7 @@ class Replay:
 
     def call(self, codec: StepCodec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StepCall[Any]:
         """A step call; the arguments are bound and encoded now."""
-        with self.loop.trusting():
+        with self.loop.trusting:
             data = codec.encode_call(args, kwargs)
         return StepCall(self, codec, data)
 
@@ -185,26 +183,26 @@ class Replay:
         loop.now = max(loop.now, at)
         delivered: list[Event] = []
         fired = False
-        with loop.entered():
-            for event in events:
-                if not loop.replaying and not self.wants(event):
-                    continue
-                delivered.append(event)
-                self._deliver(event)
-                if not isinstance(event, RunStarted):
-                    self._consumed_in[event.op] = self.turns
-                    self._asked_in.pop(event.op, None)
-                    if isinstance(event, TimerFired) and not fired:
-                        fired = True
-                        self._leading.add(event.op)
-                loop.drain()
-            main = self._main
-            if main is not None and main.done() and not self._ending:
-                self._ending = True
-                for task in loop.live_tasks():  # as asyncio.run does when its coroutine has ended
-                    task.cancel()
-                loop.drain()
-        return tuple(delivered), self._commands()
+        for event in events:
+            if not loop.replaying and not self.wants(event):
+                continue
+            delivered.append(event)
+            self._deliver(event)
+            if not isinstance(event, RunStarted):
+                self._consumed_in[event.op] = self.turns
+                self._asked_in.pop(event.op, None)
+                if isinstance(event, TimerFired) and not fired:
+                    fired = True
+                    self._leading.add(event.op)
+            loop.drain()
+        main = self._main
+        if main is not None and main.done() and not self._ending:
+            self._ending = True
+            for task in loop.live_tasks():  # as asyncio.run does when its coroutine has ended
+                task.cancel()
+            loop.drain()
+        with loop.trusting:
+            return tuple(delivered), self._commands()
 
     def _deliver(self, event: Event) -> None:
         match event:
@@ -212,13 +210,13 @@ class Replay:
                 call = self._steps.pop(op, None)
                 if call is None:
                     raise self._unknown(event)
-                with self.loop.trusting():
+                with self.loop.trusting:
                     call.resolve(result)
             case StepFailed(op=op, error=error):
                 call = self._steps.pop(op, None)
                 if call is None:
                     raise self._unknown(event)
-                with self.loop.trusting():
+                with self.loop.trusting:
                     call.reject(self.program.decode_error(error))
             case TimerFired(op=op):
                 timer = self._timers.pop(op, None)
@@ -227,7 +225,7 @@ class Replay:
                 timer.fire()
             case RunStarted():
                 self.started_at = self.loop.now
-                with self.loop.trusting():
+                with self.loop.trusting:
                     body = self.program.begin(self.info.input)
                 self._main = self.loop.create_task(body, name=self.program.name, context=Context())
             case _:
@@ -283,6 +281,15 @@ class Replay:
         return FailRun(error=self.program.encode_error(error))
 
     # --- divergence ------------------------------------------------------------------------------
+
+    def _compare(self, turn: Turn, commands: tuple[Command, ...]) -> None:
+        difference = self._difference(turn.commands, commands)
+        if difference is not None:
+            raise DivergenceError(
+                f"replaying turn {turn.number} (recorded by build {turn.build}), the workflow "
+                f"{self.program.name!r} {difference}. Restore what the body did, or deploy code that does the "
+                f"same for this run; the run is kept until then"
+            )
 
     def _difference(self, recorded: tuple[Command, ...], asked: tuple[Command, ...]) -> str | None:
         for index in range(max(len(recorded), len(asked))):

@@ -224,8 +224,7 @@ def _catch_up(engine: Engine, run: RunRecord, turns: Iterable[Turn], live: Live 
     else:
         live.record = run
     try:
-        for turn in turns:
-            live.replay.apply(turn)
+        live.replay.apply(*turns)
     except BaseException:
         live.replay.discard()
         raise
@@ -414,10 +413,8 @@ def _verify(engine: Engine, run: RunRecord, turn: Turn) -> None:
     snapshot = engine.backend.runs.load(run.run_id)
     replay = _begin(engine, run)
     try:
-        for earlier in snapshot.turns if snapshot is not None else ():
-            if earlier.number < turn.number:
-                replay.apply(earlier)
-        replay.apply(turn)
+        earlier = snapshot.turns if snapshot is not None else ()
+        replay.apply(*(each for each in earlier if each.number < turn.number), turn)
     except DivergenceError as error:
         raise DivergenceError(f"verify: {error}") from error
     finally:

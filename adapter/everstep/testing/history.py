@@ -81,8 +81,7 @@ def replay(app: Workflows, history: History) -> Any:
     info = RunInfo(run_id=history.run.run_id, workflow=history.run.workflow, input=history.run.input)
     instance = Replay(program, info)
     try:
-        for turn in history.turns:
-            instance.apply(turn)
+        instance.apply(*history.turns)
     finally:
         instance.discard()
     match instance.closing:
