@@ -53,7 +53,7 @@ class Arrival:
         events: outcomes, in order of arrival.
         timers: timers whose messages came.
         again: operations whose messages came again although their outcomes are recorded.
-        restarted: the message that starts the run came again.
+        restarted: the message that starts the run came.
         read_inbox: there may be more in the inbox.
         recover: ask again for all that is outstanding.
         not_before: it is at least this late, whatever the clock says: a timer's message was due then.

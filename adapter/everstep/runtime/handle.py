@@ -54,7 +54,7 @@ def handle(
     match message:
         case StartRun(run=run):
             engine.backend.runs.create(run)
-            advance(engine, Arrival(run_id=run.run_id, not_before=run.start_at, read_inbox=again, restarted=again))
+            advance(engine, Arrival(run_id=run.run_id, not_before=run.start_at, read_inbox=again, restarted=True))
         case AdvanceRun(run_id=run_id, recover=recover):
             advance(engine, Arrival(run_id=run_id, read_inbox=True, recover=recover))
         case FireTimer(run_id=run_id, op=op, due=due):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 from everstep.core.history import Micros, StepCompleted, StepFailed
-from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, StartRun
+from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, StartRun, run_of
 from everstep.core.run import Closed, Parked, RunRecord
 from everstep.errors import StoreBusyError
 from everstep.ports import Delivery
@@ -53,6 +54,8 @@ class Worker:
         concurrency: how many steps run at once.
         threads: how many ``def`` steps run at once.
         root_id: work on one family of runs only.
+        lease: how long it counts as alive without a sign of life, in microseconds. Where the backend can tell that a
+            process has ended, it need not wait for that.
         on_closed: called after a turn closed or parked a run, with its id.
     """
 
@@ -63,6 +66,7 @@ class Worker:
         concurrency: int = 100,
         threads: int = 16,
         root_id: str | None = None,
+        lease: Micros = LEASE,
         on_closed: Callable[[str], None] | None = None,
     ) -> None:
         self.engine = engine
@@ -70,9 +74,12 @@ class Worker:
         self._source = engine.backend.source
         self._concurrency = concurrency
         self._root_id = root_id
+        self._lease = lease
         self._on_closed = on_closed
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="everstep-step")
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._received: deque[Delivery] = deque()
+        self._begun: deque[Delivery] = deque()
         self._finished: list[tuple[Delivery, ExecuteStep, Outcome]] = []
         self._arrived: dict[str, _Arrived] = {}
         self._round_due = False
@@ -93,8 +100,8 @@ class Worker:
         self._source.recover(now=self.engine.clock.now())
         heart = threading.Thread(target=self._beat, name="everstep-lease", daemon=True)
         heart.start()
-        self._tick()
         try:
+            self._tick()
             await self._over
         finally:
             self._stopping = True
@@ -155,14 +162,20 @@ class Worker:
         """Look, at short intervals, whether others have written or something is due."""
         if self._over.done():
             return
-        changes = self._source.changes()
+        self._loop.call_later(POLL_SECONDS, self._tick, context=Context())
+        try:
+            changes = self._source.changes()
+        except StoreBusyError:
+            return
+        except BaseException as error:
+            self._fail(error)
+            return
         if changes != self._changes:
             self._changes = changes
             self._look = True
         if self._look or (self._next_due is not None and self._next_due <= self.engine.clock.now()):
             self._look = True
             self._soon()
-        self._loop.call_later(POLL_SECONDS, self._tick, context=Context())
 
     def _round(self) -> None:
         self._round_due = False
@@ -174,17 +187,22 @@ class Worker:
             logger.warning("the store is busy, trying again: %s", error)
             self._later()
         except BaseException as error:
-            if not self._over.done():
-                self._over.set_exception(error)
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """End `serve` with what makes it impossible to go on."""
+        if not self._over.done():
+            self._over.set_exception(error)
 
     def _work(self) -> None:
-        begun = self._receive()
+        self._receive()
+        self._sort_received()
         self._sort_finished()
         decided, retried = self._decide()
         if decided or retried:
-            begun += self._write(decided, retried)
-        for delivery in begun:
-            self._begin(delivery)
+            self._write(decided, retried)
+        while self._begun:
+            self._begin(self._begun.popleft())
         if self._finished or self._arrived or (self._look and self._free > 0 and not self._stopping):
             self._soon()
         if self._stopping and not (self._running or self._finished or self._arrived):
@@ -194,33 +212,37 @@ class Worker:
     def _free(self) -> int:
         return self._concurrency - len(self._running)
 
-    def _receive(self) -> list[Delivery]:
-        """Lease what is due; returns the steps among it."""
-        steps: list[Delivery] = []
-        if not self._look or self._stopping:
-            return steps
-        limit = self._free
-        if limit <= 0:
-            return steps
+    def _receive(self) -> None:
+        """Lease what is due. It is kept in ``_received`` from then on, whatever happens to this round."""
+        limit = self._free - len(self._begun)
+        if not self._look or self._stopping or limit <= 0:
+            return
         now = self.engine.clock.now()
         deliveries = self._source.receive(self.id, limit=limit, now=now, root_id=self._root_id)
-        self._look = len(deliveries) == limit
-        self._next_due = None if self._look else self._source.next_due(root_id=self._root_id)
-        for delivery in deliveries:
+        self._received.extend(deliveries)
+        if len(deliveries) < limit:
+            self._next_due = self._source.next_due(root_id=self._root_id)
+            self._look = False
+
+    def _sort_received(self) -> None:
+        """Steps are to begin; the rest are arrivals."""
+        while self._received:
+            delivery = self._received[0]
             message = delivery.message
             if isinstance(message, ExecuteStep):
-                steps.append(delivery)
+                self._begun.append(delivery)
+                self._received.popleft()
                 continue
-            arrived = self._for(message.run.run_id if isinstance(message, StartRun) else message.run_id)
+            if delivery.receives > 1 or isinstance(message, AdvanceRun):
+                self.engine.backend.inbox.lower_flag(run_of(message))
+            arrived = self._for(run_of(message))
             arrived.messages.append(delivery.message_id)
             arrival = arrived.arrival
-            if delivery.receives > 1 or isinstance(message, AdvanceRun):
-                self.engine.backend.inbox.lower_flag(arrival.run_id)
-                arrival.read_inbox = True
+            arrival.read_inbox = arrival.read_inbox or delivery.receives > 1 or isinstance(message, AdvanceRun)
             match message:
                 case StartRun(run=run):
                     arrived.start = run
-                    arrival.restarted = delivery.receives > 1
+                    arrival.restarted = True
                     arrival.not_before = max(arrival.not_before, run.start_at)
                 case AdvanceRun(recover=recover):
                     arrival.recover = arrival.recover or recover
@@ -230,7 +252,7 @@ class Worker:
                     arrival.read_inbox = True  # what is in there came before the timer
                 case _:
                     assert_never(message)
-        return steps
+            self._received.popleft()
 
     def _for(self, run_id: str) -> _Arrived:
         arrived = self._arrived.get(run_id)
@@ -270,7 +292,7 @@ class Worker:
     def _decide(
         self,
     ) -> tuple[list[tuple[_Arrived, Decision | None]], list[tuple[Delivery, ExecuteStep, Outcome]]]:
-        slots = None if self._stopping else Slots(worker=self.id, free=self._free)
+        slots = None if self._stopping else Slots(worker=self.id, free=self._free - len(self._begun))
         arrivals, self._arrived = self._arrived, {}
         retried, self._finished = self._finished, []
         decided: list[tuple[_Arrived, Decision | None]] = []
@@ -289,8 +311,8 @@ class Worker:
         self,
         decided: list[tuple[_Arrived, Decision | None]],
         retried: list[tuple[Delivery, ExecuteStep, Outcome]],
-    ) -> list[Delivery]:
-        """Write all that was decided in one unit; returns the steps this worker is to begin."""
+    ) -> None:
+        """Write all that was decided in one unit; what was leased to this worker is to begin."""
         engine = self.engine
         lost: list[tuple[_Arrived, Decision]] = []
         won: list[tuple[_Arrived, Decision]] = []
@@ -323,18 +345,17 @@ class Worker:
         if engine.observe is not None:
             for _, message, outcome in retried:
                 engine.observe(_told(engine, message, outcome))
-        return self._settle(won)
+        self._settle(won)
 
-    def _settle(self, won: list[tuple[_Arrived, Decision]]) -> list[Delivery]:
+    def _settle(self, won: list[tuple[_Arrived, Decision]]) -> None:
         engine = self.engine
-        begun: list[Delivery] = []
         for arrived, decision in won:
             for progress in arrived.told:
                 engine.tell(progress)
             settle(engine, decision)
             for sent in decision.messages:
                 if sent.lease_to is not None:
-                    begun.append(
+                    self._begun.append(
                         Delivery(
                             message_id=sent.message_id,
                             message=sent.message,
@@ -347,7 +368,6 @@ class Worker:
                     self._expect(sent.due)
             if any(isinstance(change, (Closed, Parked)) for change in decision.changes):
                 self._closed(decision.run.run_id)
-        return begun
 
     def _undo(
         self,
@@ -378,6 +398,8 @@ class Worker:
     # --- steps -----------------------------------------------------------------------------------
 
     def _begin(self, delivery: Delivery) -> None:
+        if delivery.message_id in self._running:  # our lease was over for a while; the attempt that runs will do
+            return
         task = self._loop.create_task(self._attempt(delivery), context=self._context.copy())
         self._running[delivery.message_id] = task
 
@@ -411,8 +433,7 @@ class Worker:
             self._source.release(self.id, [delivery.message_id])
             self._look = True
         except BaseException as error:
-            if not self._over.done():
-                self._over.set_exception(error)
+            self._fail(error)
         finally:
             self._running.pop(delivery.message_id, None)
             self._soon()
@@ -420,11 +441,11 @@ class Worker:
     # --- leases ----------------------------------------------------------------------------------
 
     def _renew(self) -> None:
-        self._source.register(self.id, until=self.engine.clock.now() + LEASE)
+        self._source.register(self.id, until=self.engine.clock.now() + self._lease)
 
     def _beat(self) -> None:
         """Renew the lease, take back what dead workers held, and try runs that another build parked."""
-        while not self._heart.wait(LEASE / 1_000_000 / 6):
+        while not self._heart.wait(self._lease / 1_000_000 / 6):
             try:
                 self._renew()
                 if self._source.recover(now=self.engine.clock.now()):
