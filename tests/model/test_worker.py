@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
+from contextlib import closing
 
 import pytest
 
-from everstep import FatalError, RetryPolicy, RunStatus, WorkflowRunFailedError, Workflows, get_run, sleep, start_sync
+from everstep import (
+    FatalError,
+    RetryPolicy,
+    RunStatus,
+    SerializationError,
+    WorkflowRunFailedError,
+    Workflows,
+    get_run,
+    sleep,
+    start_sync,
+)
 from everstep.assembly import connect_sqlite, use_connection
 from everstep.core.history import StepCompleted
 from everstep.ports import RunQuery
@@ -335,3 +347,73 @@ def test_the_run_list_shows_what_happened(connection, app):
     assert isinstance(error, WorkflowRunFailedError)
     page = connection.backend.inspector.list_runs(RunQuery(status=RunStatus.FAILED))
     assert [run.run_id for run in page.runs] == [handle.run_id]
+
+
+def test_a_payload_that_is_too_large_fails_its_step_or_start_and_nothing_else(connection, app, monkeypatch):
+    monkeypatch.setattr("everstep.core.limits.MAX_PAYLOAD_BYTES", 1000)
+    tried = []
+
+    @app.step(name="large")
+    async def large(size: int) -> str:
+        tried.append(size)
+        return "x" * size
+
+    @app.step(name="take")
+    async def take(text: str) -> int:
+        return len(text)
+
+    @app.workflow(name="body")
+    async def body(text: str) -> list[str]:
+        caught = []
+        for call in (lambda: large(2000), lambda: take("x" * 2000)):
+            try:
+                await call()
+            except SerializationError as error:
+                caught.append(str(error))
+        return caught
+
+    with pytest.raises(SerializationError, match="the input of workflow 'body' is 2,011 bytes as JSON, more than"):
+        start_sync(body, "x" * 2000)
+    ((result, argument),) = asyncio.run(work(connection, app, start_sync(body, "x")))
+    assert result.startswith("the result of step 'large' is 2,002 bytes as JSON, more than the limit of 1,000")
+    assert argument.startswith("the input of step 'take' is 2,011 bytes")
+    assert tried == [2000]
+
+
+def test_a_record_that_cannot_be_stored_parks_its_run_and_no_other(connection, app, monkeypatch):
+    @app.workflow
+    async def body(number: int) -> int:
+        return number
+
+    handles = [start_sync(body, number) for number in range(3)]
+    append = connection.backend.runs.append
+
+    def too_large(run_id, turn):
+        if run_id == handles[1].run_id:
+            raise SerializationError("a record is larger than the store can hold")
+        return append(run_id, turn)
+
+    monkeypatch.setattr(connection.backend.runs, "append", too_large)
+    results = asyncio.run(work(connection, app, *handles))
+    assert (results[0], results[2]) == (0, 2)
+    assert "is parked: a record is larger than the store can hold" in str(results[1])
+    assert left_over(connection) is None
+    monkeypatch.undo()
+    connection.resume(handles[1].run_id)
+    assert asyncio.run(work(connection, app, handles[1])) == [1]
+
+
+def test_a_message_that_cannot_be_read_parks_its_run(connection, app, tmp_path):
+    @app.workflow
+    async def body() -> int:
+        return 1
+
+    handle = start_sync(body)
+    with closing(sqlite3.connect(tmp_path / "runs.db")) as file, file:
+        file.execute("UPDATE messages SET body = ?", (b'[999,["of a newer version"]]\n',))
+    (error,) = asyncio.run(work(connection, app, handle))
+    assert "a message for it cannot be read" in str(error)
+    assert "newer version" in str(error)
+    assert left_over(connection) is None
+    connection.resume(handle.run_id)
+    assert asyncio.run(work(connection, app, handle)) == [1]

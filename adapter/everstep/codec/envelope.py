@@ -16,11 +16,11 @@ import re
 import zlib
 from typing import Final
 
+from everstep.core.limits import MAX_PAYLOAD_BYTES
 from everstep.errors import SerializationError
 
 __all__ = ["COMPRESS_FROM", "MAX_PAYLOAD_BYTES", "seal", "unseal"]
 
-MAX_PAYLOAD_BYTES: Final = 64 * 1024 * 1024
 """The largest payload that is written or read, before compression."""
 
 COMPRESS_FROM: Final = 1024

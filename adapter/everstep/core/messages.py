@@ -85,6 +85,11 @@ def run_of(message: Message) -> str:
     return message.run.run_id if isinstance(message, StartRun) else message.run_id
 
 
+def run_named_in(message_id: str) -> str:
+    """The id of the run that a message id speaks of, for messages that cannot be read."""
+    return message_id.split("/")[1]
+
+
 def message_id(message: Message) -> str:
     """The id of a message: the same request always has the same one."""
     match message:

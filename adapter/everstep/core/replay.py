@@ -28,6 +28,7 @@ from everstep.core.history import (
     TimerFired,
     Turn,
 )
+from everstep.core.limits import check_size
 from everstep.core.loop import WorkflowLoop, WorkflowTask, WorkflowTimer
 from everstep.core.operations import ContinueAsNew, Program, StepCall, StepCodec
 from everstep.errors import DivergenceError
@@ -163,7 +164,7 @@ class Replay:
     def call(self, codec: StepCodec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StepCall[Any]:
         """A step call; the arguments are bound and encoded now."""
         with self.loop.trusting:
-            data = codec.encode_call(args, kwargs)
+            data = check_size(codec.encode_call(args, kwargs), f"the input of step {codec.name!r}")
         return StepCall(self, codec, data)
 
     def ask_step(self, call: StepCall[Any]) -> None:
@@ -273,9 +274,11 @@ class Replay:
         error = main.exception()
         try:
             if isinstance(error, ContinueAsNew):
-                return ContinueRun(input=self.program.encode_call(*error.call))
+                data = self.program.encode_call(*error.call)
+                return ContinueRun(input=check_size(data, f"the input of workflow {self.program.name!r}"))
             if error is None:
-                return CompleteRun(result=self.program.encode_result(main.result()))
+                result = self.program.encode_result(main.result())
+                return CompleteRun(result=check_size(result, f"the result of workflow {self.program.name!r}"))
         except Exception as unfit:  # the value does not fit its annotation, or cannot be stored
             error = unfit
         return FailRun(error=self.program.encode_error(error))

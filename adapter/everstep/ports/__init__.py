@@ -10,7 +10,7 @@ from everstep.ports.backend import Backend
 from everstep.ports.clock import Clock
 from everstep.ports.inbox import Inbox, InboxEntry
 from everstep.ports.inspector import Inspector, RunPage, RunQuery
-from everstep.ports.message_queue import Delivery, MessageQueue, MessageSource
+from everstep.ports.message_queue import Delivery, MessageQueue, MessageSource, Unreadable
 from everstep.ports.run_store import RunStore, Snapshot
 from everstep.ports.step_log import FailedAttempt, StepLog
 
@@ -29,4 +29,5 @@ __all__ = [
     "RunStore",
     "Snapshot",
     "StepLog",
+    "Unreadable",
 ]

@@ -11,16 +11,24 @@ from everstep.core.messages import Message, Outgoing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unreadable:
+    """Stands for a message that cannot be decoded."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """A message as it was received.
 
     Attributes:
+        message: `Unreadable` when this code cannot read it, as when a newer version sent it.
         receives: how many times it has been received, this time included.
         due: the time it was sent for.
     """
 
     message_id: str
-    message: Message
+    message: Message | Unreadable
     receives: int
     due: Micros
     root_id: str

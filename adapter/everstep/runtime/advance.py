@@ -105,6 +105,10 @@ def advance(engine: Engine, arrival: Arrival) -> None:
         try:
             with engine.backend.unit():
                 won = record(engine, decision)
+        except SerializationError as error:
+            abandon(decision)
+            refused(engine, arrival, decision, error)
+            return
         except BaseException:
             abandon(decision)
             raise
@@ -202,6 +206,15 @@ def abandon(decision: Decision) -> None:
     """The decision is not, or may not be, recorded: its live instance is ahead of the history."""
     if decision.live is not None:
         decision.live.replay.discard()
+
+
+def refused(engine: Engine, arrival: Arrival, decision: Decision, error: SerializationError) -> None:
+    """The store cannot hold what was decided (it is too large): park the run, whose outcomes wait in its inbox."""
+    turn = -1 if decision.turn is None else decision.turn.number
+    parking = _park(engine, decision.run, error, arrival, turn=turn)
+    with engine.backend.unit():
+        record(engine, parking)
+    settle(engine, parking)
 
 
 def park(engine: Engine, run_id: str, code: str, message: str) -> None:

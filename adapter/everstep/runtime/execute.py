@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 from everstep.codec.failures import encode_error
 from everstep.core.durations import to_datetime
 from everstep.core.history import Micros
+from everstep.core.limits import check_size
 from everstep.core.messages import ExecuteStep, Outgoing, message_id
 from everstep.core.retry import RetryAt, after_failure
 from everstep.errors import SerializationError, StepInterruptedError, StepNotRegisteredError, StepTimeoutError
@@ -152,7 +153,7 @@ async def run_attempt(
         raised = error
     else:
         try:
-            return Succeeded(result=step.encode_result(value))
+            return Succeeded(result=check_size(step.encode_result(value), f"the result of step {step.name!r}"))
         except Exception as refused:  # the same value would not fit the next time either
             return _failed(engine, step, message, refused, started_at, fatal=True)
     return _failed(engine, step, message, raised, started_at)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from everstep.core.durations import When, moment_after
 from everstep.core.ids import ENTROPY_BYTES, derived_run_id, new_run_id
+from everstep.core.limits import check_size
 from everstep.core.messages import AdvanceRun, Outgoing, StartRun, message_id
 from everstep.core.run import RunRecord, Unparked
 from everstep.errors import IdempotencyConflictError, WorkflowRunNotFoundError
@@ -27,6 +28,7 @@ def start_run(
 
     With an idempotency key that is in use, the run that has it is returned, or `IdempotencyConflictError` raised.
     """
+    check_size(data, f"the input of workflow {workflow!r}")
     now = clock.now()
     if idempotency_key is None:
         run_id = new_run_id(now, entropy(ENTROPY_BYTES))

@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 from everstep.core.history import Micros, StepCompleted, StepFailed
-from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, StartRun, run_of
+from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, StartRun, run_named_in, run_of
 from everstep.core.run import Closed, Parked, RunRecord
-from everstep.errors import StoreBusyError
-from everstep.ports import Delivery
-from everstep.runtime.advance import Arrival, Decision, Slots, abandon, decide, park, record, settle
+from everstep.errors import SerializationError, StoreBusyError
+from everstep.ports import Delivery, Unreadable
+from everstep.runtime.advance import Arrival, Decision, Slots, abandon, decide, park, record, refused, settle
 from everstep.runtime.engine import Engine
 from everstep.runtime.execute import Failed, Outcome, Succeeded, Unrunnable, next_attempt, run_attempt
 from everstep.runtime.handle import still_wanted
@@ -221,14 +221,23 @@ class Worker:
         deliveries = self._source.receive(self.id, limit=limit, now=now, root_id=self._root_id)
         self._received.extend(deliveries)
         if len(deliveries) < limit:
-            self._next_due = self._source.next_due(root_id=self._root_id)
-            self._look = False
+            due = self._source.next_due(root_id=self._root_id)
+            self._look, self._next_due = False, None
+            if due is not None:
+                self._expect(due)
 
     def _sort_received(self) -> None:
         """Steps are to begin; the rest are arrivals."""
         while self._received:
             delivery = self._received[0]
             message = delivery.message
+            if isinstance(message, Unreadable):
+                run_id = run_named_in(delivery.message_id)
+                park(self.engine, run_id, "unreadable", f"a message for it cannot be read: {message.reason}")
+                self._source.acknowledge([delivery.message_id])
+                self._received.popleft()
+                self._closed(run_id)
+                continue
             if isinstance(message, ExecuteStep):
                 self._begun.append(delivery)
                 self._received.popleft()
@@ -335,9 +344,12 @@ class Worker:
                         done.append(delivery.message_id)
                         self._expect(following.due)
                 engine.backend.source.acknowledge(done)
-        except BaseException:
+        except BaseException as error:
             self._undo({arrived.arrival.run_id: arrived for arrived, _ in decided}, decided, retried)
-            raise
+            if not isinstance(error, SerializationError):
+                raise
+            self._write_one_by_one()
+            return
         for arrived, decision in lost:
             abandon(decision)
             arrived.arrival.read_inbox = True
@@ -346,6 +358,27 @@ class Worker:
             for _, message, outcome in retried:
                 engine.observe(_told(engine, message, outcome))
         self._settle(won)
+
+    def _write_one_by_one(self) -> None:
+        """Something in the group is too large to be stored: park its run, record the others."""
+        arrivals, self._arrived = self._arrived, {}
+        for run_id, arrived in arrivals.items():
+            decision = decide(self.engine, arrived.arrival)
+            if decision is not None:
+                try:
+                    with self.engine.backend.unit():
+                        won = record(self.engine, decision)
+                except SerializationError as error:
+                    abandon(decision)
+                    refused(self.engine, arrived.arrival, decision, error)
+                    self._closed(run_id)
+                else:
+                    if not won:
+                        abandon(decision)
+                        self._arrived[run_id] = arrived
+                        continue
+                    self._settle([(arrived, decision)])
+            self._source.acknowledge(arrived.messages)
 
     def _settle(self, won: list[tuple[_Arrived, Decision]]) -> None:
         engine = self.engine
@@ -386,10 +419,13 @@ class Worker:
 
     def _expect(self, due: Micros) -> None:
         """A message was sent for then: look for it in time."""
-        if due <= self.engine.clock.now():
+        wait = (due - self.engine.clock.now()) / 1_000_000
+        if wait <= 0:
             self._look = True
         elif self._next_due is None or due < self._next_due:
             self._next_due = due
+            if wait < POLL_SECONDS:  # sooner than the next tick
+                self._loop.call_later(wait, self._look_now, context=Context())
 
     def _closed(self, run_id: str) -> None:
         if self._on_closed is not None:

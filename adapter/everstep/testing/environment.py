@@ -14,7 +14,8 @@ from everstep.assembly import use_connection
 from everstep.backends.memory import open_memory
 from everstep.client import Run, start_sync
 from everstep.core.history import Micros
-from everstep.ports import Backend
+from everstep.errors import SerializationError
+from everstep.ports import Backend, Unreadable
 from everstep.runtime import guard
 from everstep.runtime.connection import Connection, at_rest
 from everstep.runtime.handle import StepRunner, handle
@@ -111,6 +112,8 @@ class WorkflowEnvironment(AbstractContextManager["WorkflowEnvironment"]):
                 self.clock.set(max(due, self.clock.now()))
                 deliveries = source.receive(WORKER, limit=1, now=self.clock.now())
             for delivery in deliveries:
+                if isinstance(delivery.message, Unreadable):
+                    raise SerializationError(delivery.message.reason)
                 with use_connection(self.connection):
                     handle(
                         self.engine,

@@ -10,8 +10,9 @@ from everstep.backends.memory.connection import MemoryDatabase
 from everstep.backends.memory.schema import StoredMessage
 from everstep.codec.records import decode_message, encode_message
 from everstep.core.history import Micros
-from everstep.core.messages import Outgoing
-from everstep.ports import Delivery
+from everstep.core.messages import Message, Outgoing
+from everstep.errors import SerializationError
+from everstep.ports import Delivery, Unreadable
 
 
 @final
@@ -72,7 +73,7 @@ class MemoryMessageSource:
         return [
             Delivery(
                 message_id=message_id,
-                message=decode_message(row.body),
+                message=_message(row.body),
                 receives=row.receives,
                 due=row.due,
                 root_id=row.root_id,
@@ -133,6 +134,13 @@ class MemoryMessageSource:
     def _forget(self, worker: str) -> None:
         if self._database.get(self._tables.workers, worker) is not None:
             self._database.put(self._tables.workers, worker, None)
+
+
+def _message(body: bytes) -> Message | Unreadable:
+    try:
+        return decode_message(body)
+    except SerializationError as error:
+        return Unreadable(reason=str(error))
 
 
 def _delete(database: MemoryDatabase, message_ids: Sequence[str]) -> None:

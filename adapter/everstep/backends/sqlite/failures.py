@@ -50,7 +50,7 @@ def translated(error: Exception, path: Path) -> EverstepError:
         case sqlite3.SQLITE_IOERR:
             return StoreError(f"reading or writing {path} failed ({_named(error)}). Check the disk it is on.")
         case sqlite3.SQLITE_TOOBIG:
-            return StoreError(f"a value is larger than SQLite can store (about 1 GB): {path}")
+            return SerializationError(f"a record is larger than SQLite can store (about 1 GB): {path}")
         case _:
             if "closed" in str(error):
                 return StoreError(f"the store {path} was closed. Open it again to use it.")

@@ -9,9 +9,9 @@ from everstep.backends.sqlite.connection import Row, SqliteDatabase
 from everstep.backends.sqlite.worker_locks import WorkerLocks
 from everstep.codec.records import decode_message, encode_message
 from everstep.core.history import Micros
-from everstep.core.messages import Outgoing
+from everstep.core.messages import Message, Outgoing
 from everstep.errors import SerializationError
-from everstep.ports import Delivery
+from everstep.ports import Delivery, Unreadable
 
 _SEND: Final = (
     "INSERT INTO messages (message_id, root_id, due, receives, lease, body) VALUES (?, ?, ?, ?, ?, ?) "
@@ -77,10 +77,6 @@ class SqliteMessageSource:
         self._database.write(_REGISTER, (worker, until, self._locks.hold(worker)))  # the lock first: see `recover`
 
     def receive(self, worker: str, *, limit: int, now: Micros, root_id: str | None = None) -> Sequence[Delivery]:
-        """As the port says. A message that this code cannot read (of a newer version) stays leased, undelivered.
-
-        So it neither stops the others nor is received over and over; when the worker ends, another may read it.
-        """
         if limit < 1:  # SQLite takes a negative limit for none at all
             return []
         database = self._database
@@ -90,7 +86,7 @@ class SqliteMessageSource:
         with database.unit():
             rows = database.rows(*query)
             database.write_many(_LEASE, [(worker, row[0]) for row in rows])
-        return [delivery for row in rows if (delivery := _delivery(row)) is not None]
+        return [_delivery(row) for row in rows]
 
     def acknowledge(self, message_ids: Sequence[str]) -> None:
         _delete(self._database, message_ids)
@@ -142,12 +138,13 @@ def _row(outgoing: Outgoing) -> Row:
     )
 
 
-def _delivery(row: Row) -> Delivery | None:
+def _delivery(row: Row) -> Delivery:
     message_id, root_id, due, receives, body = row
+    message: Message | Unreadable
     try:
         message = decode_message(body)
-    except SerializationError:
-        return None
+    except SerializationError as error:
+        message = Unreadable(reason=str(error))
     return Delivery(message_id=message_id, message=message, receives=receives + 1, due=due, root_id=root_id)
 
 
