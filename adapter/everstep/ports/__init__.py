@@ -3,7 +3,8 @@
 The same rules hold for all. Calls are synchronous and thread-safe. Every call is atomic by itself; a group of
 calls made within one ``Backend.unit()`` is atomic too where the backend can do it (SQLite), and is not where it
 cannot (DynamoDB), so the runtime's order of calls must be right without. A backend raises `StoreBusyError` when
-the same call may succeed later, `StoreError` otherwise, and never an error of the technology beneath.
+the same call may succeed later, `SerializationError` for what cannot be stored or read, `ConfigurationError` for a
+wrong argument or a store it may not write, `StoreError` otherwise, and never an error of the technology beneath.
 """
 
 from everstep.ports.backend import Backend

@@ -53,5 +53,8 @@ class Inspector(Protocol):
         ...
 
     def parked(self, *, not_by: str, limit: int = 100) -> Sequence[str]:
-        """Ids of parked runs whose problem was found by another build than this one, longest parked first."""
+        """Ids of parked runs whose problem was found by another build than this one, longest parked first.
+
+        `limit` is 1 to 1000.
+        """
         ...

@@ -54,7 +54,11 @@ class MessageSource(Protocol):
     """
 
     def register(self, worker: str, *, until: Micros) -> None:
-        """Make the worker known, or renew it: it counts as alive until then. Says nothing about its messages."""
+        """Make the worker known, or renew it: it counts as alive until then. Says nothing about its messages.
+
+        A worker registers before it receives, or is sent messages that are leased to it. Every life of a worker has
+        an id of its own.
+        """
         ...
 
     def receive(self, worker: str, *, limit: int, now: Micros, root_id: str | None = None) -> Sequence[Delivery]:
@@ -78,9 +82,12 @@ class MessageSource(Protocol):
         ...
 
     def leave(self, worker: str) -> None:
-        """The worker ends: release everything it still holds and forget it."""
+        """The worker ends: release everything it still holds (those receives are not counted) and forget it."""
         ...
 
     def changes(self) -> int:
-        """A number that differs from an earlier one if another process or thread has changed the store since. Cheap."""
+        """A number that differs from an earlier one of this thread if another process or thread has changed the store.
+
+        This thread's own changes do not count. Cheap: it is asked many times a second.
+        """
         ...

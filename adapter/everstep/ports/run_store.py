@@ -47,6 +47,7 @@ class RunStore(Protocol):
         """Change the record: started, closed, parked, unparked.
 
         Idempotent. ``Started`` and ``Parked`` leave a closed run as it is, ``Closed`` removes a problem and does not
-        change a run that is already closed, ``Started`` keeps an earlier start time. No record, no effect.
+        change a run that is already closed, ``Started`` keeps the start time that was recorded first. No record, no
+        effect.
         """
         ...

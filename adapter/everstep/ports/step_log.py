@@ -34,7 +34,10 @@ class StepLog(Protocol):
         ...
 
     def claim(self, run_id: str, op: int, attempt: int) -> bool:
-        """Claim the right to run this attempt; False when it was claimed before. Durable when it returns."""
+        """Claim the right to run this attempt; False when it was claimed before. Durable when it returns.
+
+        Called outside of units.
+        """
         ...
 
     def failed_attempts(self, run_id: str) -> Sequence[FailedAttempt]:
