@@ -417,3 +417,38 @@ def test_a_message_that_cannot_be_read_parks_its_run(connection, app, tmp_path):
     assert left_over(connection) is None
     connection.resume(handle.run_id)
     assert asyncio.run(work(connection, app, handle)) == [1]
+
+
+def test_the_timeout_of_a_def_step_begins_when_it_has_a_thread(connection, app):
+    gate = threading.Barrier(2, timeout=30)
+
+    @app.step(timeout=30, max_retries=0)
+    def meet() -> None:
+        gate.wait()
+
+    @app.workflow
+    async def body() -> None:
+        await asyncio.gather(*(meet() for _ in range(6)))
+
+    assert asyncio.run(work(connection, app, start_sync(body), threads=2)) == [None]
+
+
+def test_a_thread_that_is_not_waited_for_any_more_is_not_given_to_another(connection, app):
+    go_on = threading.Event()
+    running = most = 0
+
+    @app.step(timeout=0.01, max_retries=0)
+    def slow() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        go_on.wait(0.1)
+        running -= 1
+
+    @app.workflow
+    async def body() -> list[str]:
+        results = await asyncio.gather(*(slow() for _ in range(4)), return_exceptions=True)
+        return [type(result).__name__ for result in results]
+
+    assert asyncio.run(work(connection, app, start_sync(body), threads=1)) == [["StepTimeoutError"] * 4]
+    assert most == 1

@@ -19,9 +19,9 @@ class Backend:
 
     Attributes:
         unit: groups the calls made within it by this thread. With transactions, all or nothing, visible to others at
-            its end, and durable when it has ended; an exception undoes them, also one that is caught within, if it came
-            from a call. Units may nest: the outermost one counts. A unit may hold the store's write lock: keep it short,
-            and run no user code in it. Without transactions it does nothing.
+            its end, and durable when it has ended; an exception undoes them, also one of a call that is caught
+            within. Units may nest: the outermost one counts. A unit may hold the store's write lock: keep it short, and
+            run no user code in it. Without transactions it does nothing.
         close: releases files and connections.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +21,7 @@ from everstep.ports import FailedAttempt
 from everstep.runtime.engine import Engine
 from everstep.runtime.registry import StepProgram
 
+DEFAULT_THREADS: Final = 16
 MAX_RECEIVES: Final = 10
 """How often a step's message may be received without an outcome before the step counts as what kills the worker."""
 
@@ -106,14 +107,45 @@ def next_attempt(message: ExecuteStep, failed: Failed, root_id: str) -> tuple[Fa
     return attempt, Outgoing(message_id=message_id(again), message=again, due=failed.retry_at, root_id=root_id)
 
 
+class Threads:
+    """Where ``def`` steps run, so many at once. The time of a step begins when it has a thread."""
+
+    def __init__(self, limit: int) -> None:
+        self._executor = ThreadPoolExecutor(limit, thread_name_prefix="everstep-step")
+        self._free = asyncio.Semaphore(limit)
+
+    async def reserve(self) -> None:
+        """Wait for a thread to be free; it is taken by the next `run`."""
+        await self._free.acquire()
+
+    async def run(self, func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """Call the function in the thread that was reserved; it is free again when the function has ended."""
+        loop = asyncio.get_running_loop()
+        running = self._executor.submit(copy_context().run, _in_thread, func, args, kwargs)
+        running.add_done_callback(lambda _: self._release(loop))
+        value, raised = await asyncio.wrap_future(running)
+        if raised is not None:
+            raise raised
+        return value
+
+    def _release(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            loop.call_soon_threadsafe(self._free.release)
+        except RuntimeError:  # the loop is closed: nobody waits for a thread any more
+            return
+
+    def close(self) -> None:
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+
 async def run_attempt(
-    engine: Engine, message: ExecuteStep, receives: int, executor: Executor | None, deadline: float | None = None
+    engine: Engine, message: ExecuteStep, receives: int, threads: Threads, deadline: float | None = None
 ) -> Outcome:
     """Run the attempt and say what came of it. Never raises but for cancellation by the caller.
 
     Args:
         receives: how often the message was received; more than once means that a worker died or was too slow.
-        executor: where ``def`` steps run.
+        threads: where ``def`` steps run.
         deadline: seconds this attempt may take because its process ends then.
     """
     started_at = engine.clock.now()
@@ -138,11 +170,13 @@ async def run_attempt(
         step_started_at=to_datetime(message.first_at),
     )
     CURRENT_STEP.set((info, message.workflow))
+    if not step.asynchronous:
+        await threads.reserve()
     limit = step.timeout if deadline is None else min(deadline, step.timeout or deadline)
     raised: BaseException
     try:
         value = await (
-            _call(step, args, kwargs, executor) if limit is None else _timed(step, args, kwargs, executor, limit)
+            _call(step, args, kwargs, threads) if limit is None else _timed(step, args, kwargs, threads, limit)
         )
     except asyncio.CancelledError as cancelled:
         task = asyncio.current_task()
@@ -159,15 +193,10 @@ async def run_attempt(
     return _failed(engine, step, message, raised, started_at)
 
 
-async def _call(step: StepProgram, args: list[Any], kwargs: dict[str, Any], executor: Executor | None) -> Any:
+async def _call(step: StepProgram, args: list[Any], kwargs: dict[str, Any], threads: Threads) -> Any:
     if step.asynchronous:
         return await step.func(*args, **kwargs)
-    context = copy_context()
-    loop = asyncio.get_running_loop()
-    value, raised = await loop.run_in_executor(executor, context.run, _in_thread, step.func, args, kwargs)
-    if raised is not None:
-        raise raised
-    return value
+    return await threads.run(step.func, args, kwargs)
 
 
 def _in_thread(func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, BaseException | None]:
@@ -177,13 +206,11 @@ def _in_thread(func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]
         return None, error
 
 
-async def _timed(
-    step: StepProgram, args: list[Any], kwargs: dict[str, Any], executor: Executor | None, limit: float
-) -> Any:
+async def _timed(step: StepProgram, args: list[Any], kwargs: dict[str, Any], threads: Threads, limit: float) -> Any:
     timeout = asyncio.timeout(limit)
     try:
         async with timeout:
-            return await _call(step, args, kwargs, executor)
+            return await _call(step, args, kwargs, threads)
     except TimeoutError as error:
         if timeout.expired():
             ending = (

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, assert_never
 
 from everstep.core.history import Event, StepCompleted, StepFailed
 from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, Message, Outgoing, StartRun, message_id, run_of
 from everstep.runtime.advance import Arrival, advance, park, step_entry
 from everstep.runtime.engine import Engine
-from everstep.runtime.execute import Failed, Succeeded, Unrunnable, next_attempt, run_attempt
+from everstep.runtime.execute import DEFAULT_THREADS, Failed, Succeeded, Threads, Unrunnable, next_attempt, run_attempt
 from everstep.runtime.progress import AttemptFailed, AttemptStarted, AttemptSucceeded
 
 
@@ -23,14 +22,14 @@ class StepRunner:
 
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
-        self.executor = ThreadPoolExecutor(thread_name_prefix="everstep-step")
+        self.threads = Threads(DEFAULT_THREADS)
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return self._runner.run(coroutine)
 
     def close(self) -> None:
         self._runner.close()
-        self.executor.shutdown(wait=False, cancel_futures=True)
+        self.threads.close()
 
 
 def handle(
@@ -81,7 +80,7 @@ def _execute(
         return
     named = {"run_id": run_id, "op": message.op, "step": message.name, "attempt": message.attempt}
     engine.tell(AttemptStarted(**named, at=engine.clock.now()))  # type: ignore[arg-type]
-    outcome = runner.run(run_attempt(engine, message, receives, runner.executor, deadline() if deadline else None))
+    outcome = runner.run(run_attempt(engine, message, receives, runner.threads, deadline() if deadline else None))
     event: Event
     match outcome:
         case Unrunnable(code=code, reason=reason):

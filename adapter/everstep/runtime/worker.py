@@ -13,7 +13,6 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Final, assert_never
@@ -25,7 +24,16 @@ from everstep.errors import SerializationError, StoreBusyError
 from everstep.ports import Delivery, Unreadable
 from everstep.runtime.advance import Arrival, Decision, Slots, abandon, decide, park, record, refused, settle
 from everstep.runtime.engine import Engine
-from everstep.runtime.execute import Failed, Outcome, Succeeded, Unrunnable, next_attempt, run_attempt
+from everstep.runtime.execute import (
+    DEFAULT_THREADS,
+    Failed,
+    Outcome,
+    Succeeded,
+    Threads,
+    Unrunnable,
+    next_attempt,
+    run_attempt,
+)
 from everstep.runtime.handle import still_wanted
 from everstep.runtime.progress import AttemptFailed, AttemptStarted, AttemptSucceeded
 from everstep.runtime.start import resume_run
@@ -64,7 +72,7 @@ class Worker:
         engine: Engine,
         *,
         concurrency: int = 100,
-        threads: int = 16,
+        threads: int = DEFAULT_THREADS,
         root_id: str | None = None,
         lease: Micros = LEASE,
         on_closed: Callable[[str], None] | None = None,
@@ -76,7 +84,7 @@ class Worker:
         self._root_id = root_id
         self._lease = lease
         self._on_closed = on_closed
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="everstep-step")
+        self._threads = Threads(threads)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._received: deque[Delivery] = deque()
         self._begun: deque[Delivery] = deque()
@@ -110,7 +118,7 @@ class Worker:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._executor.shutdown(wait=False, cancel_futures=True)
+            self._threads.close()
             self.engine.live.clear()
             await asyncio.to_thread(heart.join)
             self._source.leave(self.id)
@@ -461,7 +469,7 @@ class Worker:
                         at=engine.clock.now(),
                     )
                 )
-            outcome = await run_attempt(engine, message, delivery.receives, self._executor)
+            outcome = await run_attempt(engine, message, delivery.receives, self._threads)
             self._finished.append((delivery, message, outcome))
         except asyncio.CancelledError:
             raise
