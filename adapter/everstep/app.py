@@ -123,6 +123,8 @@ class Workflow(Generic[P, R_co]):
             attributes: plain text to find the run by; see the limits in `AttributeValidationError`'s page.
             start_at: a moment, or a duration from now; the run is *pending* until then.
         """
+        if idempotency_key is not None and not isinstance(idempotency_key, str):
+            raise TypeError(f"an idempotency key is text, not {type(idempotency_key).__name__} {idempotency_key!r}")
         if idempotency_key is not None and not 1 <= len(idempotency_key) <= MAX_KEY_LENGTH:
             raise ValueError(f"an idempotency key has 1 to {MAX_KEY_LENGTH} characters, not {len(idempotency_key)}")
         chosen = Workflow(self.func, name=self.name, app=self.app)
@@ -331,6 +333,12 @@ def _check_function(func: object, kind: str) -> None:
     if not isinstance(func, FunctionType):
         raise RegistrationError(
             f"a {kind} is a function defined with 'def' or 'async def', not {type(func).__name__} {func!r}"
+        )
+    parent = func.__qualname__.rpartition(".")[0]
+    parameters = list(inspect.signature(func).parameters)
+    if parent and not parent.endswith("<locals>") and parameters[:1] in (["self"], ["cls"]):
+        raise RegistrationError(
+            f"{_place(func)} is a method; a {kind} is a function, because an object cannot travel to another process"
         )
     if inspect.isgeneratorfunction(func) or inspect.isasyncgenfunction(func):
         raise RegistrationError(f"{_place(func)} is a generator; a {kind} returns one value")

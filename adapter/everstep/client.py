@@ -185,6 +185,8 @@ def get_run(run_id: str, *, type: Any = Any) -> Run[Any]:
         type: what the workflow returns, for `Run.return_value` to validate and rebuild; without it, plain data.
     """
     _refuse_body("get_run()")
+    if not isinstance(run_id, str):
+        raise TypeError(f"get_run() takes the id of a run as text, not {type(run_id).__name__} {run_id!r}")
     if not is_run_id(run_id):
         raise WorkflowRunNotFoundError(run_id)
     codec = ValueCodec(type, f"the result of run {run_id}")

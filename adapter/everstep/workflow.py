@@ -92,7 +92,10 @@ def continue_as_new(*args: Any, **kwargs: Any) -> NoReturn:
     For loops without an end. Call it in the workflow's own body (not in a task of it); handles of the run follow
     the chain: `Run.return_value` waits for the last of it.
     """
-    _run("continue_as_new()")
+    if not _run("continue_as_new()").in_own_task():
+        raise ContextError(
+            "continue_as_new() belongs in the workflow's own body, and was called in a task that it made"
+        )
     raise ContinueAsNew(args, kwargs)
 
 

@@ -115,7 +115,7 @@ def _write_run_step(command: RunStep, payloads: Payloads) -> str:
 
 def _write_advance(message: AdvanceRun, payloads: Payloads) -> str:
     recover = "true" if message.recover else "false"
-    return f'["ar",{quote_ascii(message.run_id)},{quote_ascii(message.cause)},{recover}]'
+    return f'["ar",{quote_ascii(message.run_id)},{quote_ascii(message.cause)},{recover},{message.due}]'
 
 
 def _write_execute(message: ExecuteStep, payloads: Payloads) -> str:
@@ -363,8 +363,10 @@ def _read_continue_run(row: Row, rest: _Rest) -> ContinueRun:
 
 
 def _read_advance(row: Row, rest: _Rest) -> AdvanceRun:
-    _, run_id, cause, recover = row
-    return AdvanceRun(run_id=_check(run_id, str), cause=_check(cause, str), recover=_check(recover, bool))
+    _, run_id, cause, recover, due = row
+    return AdvanceRun(
+        run_id=_check(run_id, str), cause=_check(cause, str), recover=_check(recover, bool), due=_check(due, int)
+    )
 
 
 def _read_execute(row: Row, rest: _Rest) -> ExecuteStep:

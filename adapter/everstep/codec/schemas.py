@@ -239,6 +239,8 @@ class _Rewriter:
                 return enum_schema(changed)
             case "union" if serialization is None and not python_only:
                 return self._union(node, changed)
+            case "bytes":
+                changed.setdefault("strict", True)  # or a str would be read as base64
             case "generator":
                 return {"type": "list", "items_schema": changed.get("items_schema", tagged_schema(None))}
             case "list":

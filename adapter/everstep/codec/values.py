@@ -14,7 +14,7 @@ from __future__ import annotations
 import base64
 import math
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -212,6 +212,8 @@ def _why_not(value: Any) -> str:
             f"is a member of the Enum {name}, which is not registered; annotate the parameter or the return type with "
             f"it, put @serializable on the class, or store its value"
         )
+    if isinstance(value, Awaitable):
+        return f"is {value!r}, which was not awaited: write 'await' before it"
     parent = next((base for base in kind.__mro__[1:] if base in _TAGGERS), None)
     narrowed = f" (a subclass of {parent.__name__}, which would be lost)" if parent is not None else ""
     return (

@@ -86,6 +86,6 @@ def _parse(text: str) -> int:
     if not stripped or position < len(stripped):
         raise ValueError(
             f"cannot read {text!r} as a duration: write numbers with units, such as '90s', '1h 30m' or '2 days' "
-            f"(units: ms, s, m, h, d, w)"
+            f"(units: ms, s, m, h, d, w), or give seconds as a number"
         )
     return round(total)

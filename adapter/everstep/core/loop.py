@@ -128,7 +128,6 @@ class WorkflowLoop(asyncio.BaseEventLoop):
 
     def __init__(self, host: LoopHost) -> None:
         super().__init__()
-        self.set_debug(False)
         self.host = host
         self.now: Micros = 0
         self.replaying = False
@@ -154,7 +153,10 @@ class WorkflowLoop(asyncio.BaseEventLoop):
                 break
             handle = ready.popleft()
             if not handle._cancelled:
-                handle._run()
+                try:
+                    handle._run()
+                except SystemExit:
+                    continue  # its task has it too, and fails the run with it; the worker goes on
         else:
             raise DeterminismError(
                 f"the workflow body ran {SPIN_LIMIT:,} callbacks in one turn without waiting for a step, a timer or "
@@ -202,6 +204,9 @@ class WorkflowLoop(asyncio.BaseEventLoop):
 
     def get_debug(self) -> bool:
         return False
+
+    def set_debug(self, enabled: bool) -> None:
+        """Has no effect: asyncio's debug mode looks at clocks and threads."""
 
     def is_running(self) -> bool:
         return events._get_running_loop() is self

@@ -23,11 +23,13 @@ class AdvanceRun:
     Attributes:
         cause: makes the message's id unique.
         recover: ask again for all that is outstanding: the run was parked, or messages may be lost.
+        due: when it was to be delivered; it is at least that late, whatever the clock of the receiver says.
     """
 
     run_id: str
     cause: str
     recover: bool = False
+    due: Micros = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

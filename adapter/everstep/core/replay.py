@@ -68,6 +68,7 @@ class Replay:
         self._asked_in: dict[int, int] = {}
         self._consumed_in: dict[int, int] = {}
         self._leading: set[int] = set()
+        self._times: list[Micros] = []
         self._asked: list[StepCall[Any] | WorkflowTimer | CancelTimer] = []
 
     @staticmethod
@@ -150,6 +151,10 @@ class Replay:
         """The turn that consumed an operation's outcome; None while it is outstanding."""
         return self._consumed_in.get(op)
 
+    def time_of(self, turn: int) -> Micros:
+        """When a turn was made."""
+        return self._times[turn]
+
     def leads(self, op: int) -> bool:
         """Whether this timer was the first to fire in its turn, so that its message stands for the others'."""
         return op in self._leading
@@ -167,6 +172,10 @@ class Replay:
             data = check_size(codec.encode_call(args, kwargs), f"the input of step {codec.name!r}")
         return StepCall(self, codec, data)
 
+    def in_own_task(self) -> bool:
+        """Whether the workflow's own task is running, and not one that it made."""
+        return asyncio.current_task(self.loop) is self._main
+
     def ask_step(self, call: StepCall[Any]) -> None:
         self._asked.append(call)
 
@@ -182,6 +191,7 @@ class Replay:
     def _run(self, at: Micros, events: Iterable[Event]) -> tuple[tuple[Event, ...], tuple[Command, ...]]:
         loop = self.loop
         loop.now = max(loop.now, at)
+        self._times.append(loop.now)
         delivered: list[Event] = []
         fired = False
         for event in events:
@@ -272,6 +282,8 @@ class Replay:
                 error=self.program.encode_error(asyncio.CancelledError("the workflow was cancelled from within"))
             )
         error = main.exception()
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1 and _continues(error):
+            error = error.exceptions[0]  # called within a TaskGroup
         try:
             if isinstance(error, ContinueAsNew):
                 data = self.program.encode_call(*error.call)
@@ -318,18 +330,25 @@ class Replay:
                 return recorded == asked
 
 
+def _continues(group: BaseExceptionGroup[Any]) -> bool:
+    return group.subgroup(ContinueAsNew) is not None
+
+
+def _shortened(data: bytes) -> str:
+    return data[:200].decode("utf-8", "replace") + ("…" if len(data) > 200 else "")
+
+
 def describe(command: Command) -> str:
     """A command in words, for errors and reports."""
     match command:
         case RunStep(op=op, name=name, input=data):
-            text = data[:200].decode("utf-8", "replace")
-            return f"step {name!r} (operation {op}, input {text}{'…' if len(data) > 200 else ''})"
+            return f"step {name!r} (operation {op}, input {_shortened(data)})"
         case StartTimer(op=op, due=due):
             return f"a timer until {to_datetime(due).isoformat()} (operation {op})"
         case CancelTimer(op=op):
             return f"the end of timer {op}"
-        case CompleteRun():
-            return "the workflow's return"
+        case CompleteRun(result=data):
+            return f"the workflow's return of {_shortened(data)}"
         case FailRun():
             return "the workflow's failure"
         case ContinueRun():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import assert_never
+from typing import Final, assert_never
 
 from everstep.core.history import (
     CancelTimer,
@@ -28,7 +28,7 @@ from everstep.core.history import (
     Turn,
 )
 from everstep.core.ids import derived_run_id
-from everstep.core.messages import ExecuteStep, FireTimer, Message, Outgoing, StartRun, message_id, timer_id
+from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, Message, Outgoing, StartRun, message_id, timer_id
 from everstep.core.replay import Replay, RunInfo
 from everstep.core.run import Closed, Parked, Problem, RunChange, RunRecord, RunStatus, Started, Unparked
 from everstep.errors import (
@@ -43,6 +43,9 @@ from everstep.errors import (
 from everstep.ports import FailedAttempt, InboxEntry
 from everstep.runtime.engine import Engine, Live
 from everstep.runtime.progress import RunClosed, RunParked, TimerStarted
+
+SETTLED_AFTER: Final[Micros] = 60_000_000
+"""When a turn was made that long ago and what it consumed is still in the inbox, whoever made it has died."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -280,12 +283,12 @@ def _decide(
     if run.problem is not None:
         decision.changes.append(Unparked())
     if not events:
-        _ask_again(engine, decision, replay, _unsure(replay, arrival, inbox, parked=run.problem is not None))
+        _ask_again(engine, decision, replay, _unsure(replay, decision, arrival, inbox, now))
         if not decision.consumed and not decision.messages and not decision.changes:
             engine.live.keep(live)
             return None
         return decision
-    unsure = _unsure(replay, arrival, inbox, parked=run.problem is not None)
+    unsure = _unsure(replay, decision, arrival, inbox, now)
     delivered, commands = replay.advance(now, events)
     turn = Turn(
         number=replay.turns - 1,
@@ -304,22 +307,33 @@ def _decide(
     return decision
 
 
-def _unsure(replay: Replay, arrival: Arrival, inbox: Sequence[InboxEntry], *, parked: bool) -> range | set[int]:
+def _unsure(
+    replay: Replay, decision: Decision, arrival: Arrival, inbox: Sequence[InboxEntry], now: Micros
+) -> range | set[int]:
     """The recorded turns whose commands may never have been sent.
 
-    What arrives and is consumed already was consumed by somebody who may have died between the append and the sends:
-    its message was to guard them, and this is that message, or an inbox entry that was to be removed after them.
+    What arrives and is consumed already was consumed by somebody who may have died between the append and the sends.
+    A message that comes again was to guard them. An inbox entry is removed after them; but one that is still there may
+    also belong to somebody who is just about to remove it, so it is left there and looked at again in a minute.
     """
-    if arrival.recover or parked:
+    if arrival.recover or decision.run.problem is not None:
         return range(replay.turns)
-    turns: set[int | None] = set()
-    for event in (*arrival.events, *(entry.event for entry in inbox)):
-        if not isinstance(event, RunStarted):
-            turns.add(replay.consumed_in(event.op))
-    turns.update(replay.consumed_in(op) for op in arrival.again)
+    turns: set[int | None] = {replay.consumed_in(op) for op in arrival.again}
+    turns.update(replay.consumed_in(event.op) for event in arrival.events if not isinstance(event, RunStarted))
     turns.update(replay.consumed_in(op) for op in arrival.timers if replay.leads(op))
     if arrival.restarted and replay.turns > 0:
         turns.add(0)
+    for entry in inbox:
+        turn = None if isinstance(entry.event, RunStarted) else replay.consumed_in(entry.event.op)
+        if turn is None:
+            continue
+        settled_at = replay.time_of(turn) + SETTLED_AFTER
+        if settled_at <= now:
+            turns.add(turn)
+        else:
+            decision.consumed.remove(entry.key)
+            look = AdvanceRun(run_id=decision.run.run_id, cause=f"turn.{turn}", due=settled_at)
+            decision.messages.append(_outgoing(look, settled_at, decision.run.root_id))
     return {turn for turn in turns if turn is not None}
 
 

@@ -54,8 +54,8 @@ def handle(
         case StartRun(run=run):
             engine.backend.runs.create(run)
             advance(engine, Arrival(run_id=run.run_id, not_before=run.start_at, read_inbox=again, restarted=True))
-        case AdvanceRun(run_id=run_id, recover=recover):
-            advance(engine, Arrival(run_id=run_id, read_inbox=True, recover=recover))
+        case AdvanceRun(run_id=run_id, recover=recover, due=due):
+            advance(engine, Arrival(run_id=run_id, not_before=due, read_inbox=True, recover=recover))
         case FireTimer(run_id=run_id, op=op, due=due):
             # What is in the inbox came before the timer: an outcome counts although its deadline has passed meanwhile.
             advance(engine, Arrival(run_id=run_id, timers=[op], not_before=due, read_inbox=True))

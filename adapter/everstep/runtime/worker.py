@@ -261,7 +261,8 @@ class Worker:
                     arrived.start = run
                     arrival.restarted = True
                     arrival.not_before = max(arrival.not_before, run.start_at)
-                case AdvanceRun(recover=recover):
+                case AdvanceRun(recover=recover, due=due):
+                    arrival.not_before = max(arrival.not_before, due)
                     arrival.recover = arrival.recover or recover
                 case FireTimer(op=op, due=due):
                     arrival.timers.append(op)
