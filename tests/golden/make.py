@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from tests.golden.programs import RUNS, app
 
-from everstep.testing import WorkflowEnvironment
+from everstep.testing import History, WorkflowEnvironment
+
+ROOT = str(Path(__file__).parents[2]).encode()
+
+
+def without_place(history: History) -> History:
+    """The history with the tracebacks of its errors as if the project lay in /app."""
+
+    def moved(each: Any) -> Any:
+        return replace(each, error=each.error.replace(ROOT, b"/app")) if getattr(each, "error", None) else each
+
+    turns = [
+        replace(turn, events=tuple(map(moved, turn.events)), commands=tuple(map(moved, turn.commands)))
+        for turn in history.turns
+    ]
+    return History(run=moved(history.run), turns=tuple(turns))
 
 
 def main() -> None:
@@ -20,7 +37,7 @@ def main() -> None:
         with WorkflowEnvironment(app) as env:
             run = env.start(workflow, *arguments)
             env.run_until_idle()
-            env.history(run).save(path)
+            without_place(env.history(run)).save(path)
             print(f"kept {path.name}")
 
 

@@ -196,7 +196,7 @@ def first(version):
     [
         ("renamed", "asked for step 'other' (operation 0, input {\"value\":1}), where the history has step 'step'"),
         ("other_input", 'input {"value":11}), where the history has step \'step\' (operation 0, input {"value":1})'),
-        ("stops_short", "asked for the workflow's return of \"short\", where the history has a timer until"),
+        ("stops_short", 'asked for the workflow\'s return of "short", where the history has a timer until'),
         ("asks_for_more", "asked for step 'step' (operation 1, input {\"value\":5}), which is not in the history"),
         ("other_duration", "asked for a timer until"),
     ],

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
+import subprocess
+import sys
 import threading
 from contextlib import closing
 
@@ -15,6 +18,7 @@ from everstep import (
     RunStatus,
     SerializationError,
     WorkflowRunFailedError,
+    WorkflowRunParkedError,
     Workflows,
     get_run,
     sleep,
@@ -452,3 +456,93 @@ def test_a_thread_that_is_not_waited_for_any_more_is_not_given_to_another(connec
 
     assert asyncio.run(work(connection, app, start_sync(body), threads=1)) == [["StepTimeoutError"] * 4]
     assert most == 1
+
+
+KILLER = """
+import asyncio, os, sys
+from everstep import Workflows
+from everstep.assembly import connect_sqlite, use_connection
+from everstep.runtime.worker import Worker
+
+app = Workflows()
+
+@app.step(name="deadly")
+async def deadly():
+    os._exit(9)
+
+@app.step(name="harmless")
+async def harmless():
+    await asyncio.sleep(0.05)
+    return "fine"
+
+@app.workflow(name="deadly_step")
+async def deadly_step():
+    try:
+        await deadly()
+    except Exception as error:
+        return type(error).__name__, str(error)
+
+@app.workflow(name="deadly_body")
+async def deadly_body():
+    os._exit(9)
+
+@app.workflow(name="healthy")
+async def healthy():
+    return await harmless()
+
+async def serve(connection):
+    worker = Worker(connection.engine(app), on_closed=lambda _: rest(connection) and worker.stop())
+    if not rest(connection):
+        await worker.serve()
+
+def rest(connection):
+    from everstep.ports import RunQuery
+    from everstep.runtime.connection import at_rest
+    return all(at_rest(run) for run in connection.backend.inspector.list_runs(RunQuery()).runs)
+
+if __name__ == "__main__":
+    with use_connection(connect_sqlite(sys.argv[1])) as connection:
+        asyncio.run(serve(connection))
+"""
+
+
+def test_what_kills_its_workers_is_found_and_harms_nothing_else(tmp_path):
+    """Real processes that end in the middle of a step, or of a turn, beside others that did nothing wrong."""
+    script = tmp_path / "killer.py"
+    script.write_text(KILLER)
+    namespace = {"__name__": "killer"}
+    exec(KILLER, namespace)
+    connection = connect_sqlite(tmp_path / "runs.db")
+    with use_connection(connection):
+        step = start_sync(namespace["deadly_step"])
+        healthy = [start_sync(namespace["healthy"]) for _ in range(3)]
+        body = start_sync(namespace["deadly_body"])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    for _ in range(40):
+        ended = subprocess.run([sys.executable, str(script), str(tmp_path / "runs.db")], env=environment, timeout=60)
+        if ended.returncode == 0:
+            break
+        assert ended.returncode == 9
+    else:
+        pytest.fail("the runs did not come to rest")
+    assert [handle.wait() for handle in healthy] == ["fine"] * 3
+    name, text = step.wait()
+    assert (name, "workers died while they ran it" in text) == ("StepInterruptedError", True)
+    with pytest.raises(WorkflowRunParkedError, match="the workflow's body killed its worker 5 times"):
+        body.wait()
+    connection.close()
+
+
+def test_a_body_that_calls_sys_exit_fails_its_run_and_not_the_worker(connection, app):
+    @app.workflow
+    async def body() -> None:
+        sys.exit(3)
+
+    @app.workflow
+    async def healthy() -> int:
+        return 1
+
+    failed, value = asyncio.run(work(connection, app, start_sync(body), start_sync(healthy)))
+    assert isinstance(failed, WorkflowRunFailedError)
+    assert isinstance(failed.error, SystemExit)
+    assert value == 1

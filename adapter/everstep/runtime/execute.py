@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
@@ -23,7 +24,11 @@ from everstep.runtime.registry import StepProgram
 
 DEFAULT_THREADS: Final = 16
 MAX_RECEIVES: Final = 10
-"""How often a step's message may be received without an outcome before the step counts as what kills the worker."""
+"""How often a message may be received without an outcome, where each is handled by a process of its own."""
+SUSPECT_RECEIVES: Final = 3
+"""After how many receives a message is suspected to kill the workers that handle it, and handled one at a time."""
+MAX_DEATHS: Final = 5
+"""How often what is handled one at a time may kill its worker before it is given up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,9 +158,9 @@ async def run_attempt(
     if step is None:
         return Unrunnable(code="step-missing", reason=str(StepNotRegisteredError(message.name)))
     if receives > MAX_RECEIVES:
-        return _interrupted(engine, step, message, started_at, f"workers died {receives - 1} times while they ran it")
+        return _interrupted(engine, step.name, started_at, f"workers died {receives - 1} times while they ran it")
     if step.at_most_once and not engine.backend.steps.claim(message.run_id, message.op, message.attempt):
-        return _interrupted(engine, step, message, started_at, "its worker died while it ran")
+        return _interrupted(engine, step.name, started_at, "its worker died while it ran")
     try:
         args, kwargs = step.decode_call(message.input)
     except SerializationError as unfit:
@@ -254,6 +259,25 @@ def _trim(error: BaseException) -> None:
         error.__traceback__ = trace
 
 
-def _interrupted(engine: Engine, step: StepProgram, message: ExecuteStep, now: Micros, why: str) -> Failed:
-    error = StepInterruptedError(f"step {step.name!r} was given up: {why}")
+def deaths(engine: Engine, run_id: str, message_id: str) -> int:
+    """How often this suspect has been begun before; counts one more beginning, durably.
+
+    The counts are claims on operations and attempts below 0, which no step has.
+    """
+    op = -1 - zlib.crc32(message_id.encode())
+    return next(
+        count
+        for count in range(MAX_DEATHS + 1)
+        if count == MAX_DEATHS or engine.backend.steps.claim(run_id, op, -1 - count)
+    )
+
+
+def given_up(engine: Engine, message: ExecuteStep) -> Failed:
+    """The outcome of a step that kills its workers."""
+    why = f"workers died while they ran it, {MAX_DEATHS} times when nothing else was suspected"
+    return _interrupted(engine, message.name, engine.clock.now(), why)
+
+
+def _interrupted(engine: Engine, name: str, now: Micros, why: str) -> Failed:
+    error = StepInterruptedError(f"step {name!r} was given up: {why}")
     return Failed(error=encode_error(error), retry_at=None, started_at=now, ended_at=engine.clock.now())

@@ -26,11 +26,15 @@ from everstep.runtime.advance import Arrival, Decision, Slots, abandon, decide, 
 from everstep.runtime.engine import Engine
 from everstep.runtime.execute import (
     DEFAULT_THREADS,
+    MAX_DEATHS,
+    SUSPECT_RECEIVES,
     Failed,
     Outcome,
     Succeeded,
     Threads,
     Unrunnable,
+    deaths,
+    given_up,
     next_attempt,
     run_attempt,
 )
@@ -53,6 +57,23 @@ class _Arrived:
     messages: list[str] = field(default_factory=list)
     start: RunRecord | None = None
     told: list[AttemptSucceeded | AttemptFailed] = field(default_factory=list)
+
+    def joined(self, other: _Arrived | None) -> _Arrived:
+        """This and what arrived for the same run besides."""
+        if other is None:
+            return self
+        mine, its = self.arrival, other.arrival
+        mine.events += its.events
+        mine.timers += its.timers
+        mine.again += its.again
+        mine.restarted = mine.restarted or its.restarted
+        mine.read_inbox = mine.read_inbox or its.read_inbox
+        mine.recover = mine.recover or its.recover
+        mine.not_before = max(mine.not_before, its.not_before)
+        self.messages += other.messages
+        self.start = self.start or other.start
+        self.told += other.told
+        return self
 
 
 class Worker:
@@ -88,6 +109,8 @@ class Worker:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._received: deque[Delivery] = deque()
         self._begun: deque[Delivery] = deque()
+        self._suspects: deque[Delivery] = deque()
+        self._suspect: str | None = None
         self._finished: list[tuple[Delivery, ExecuteStep, Outcome]] = []
         self._arrived: dict[str, _Arrived] = {}
         self._round_due = False
@@ -106,6 +129,8 @@ class Worker:
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._renew()
         self._source.recover(now=self.engine.clock.now())
+        if self._root_id is None:
+            self.try_parked()
         heart = threading.Thread(target=self._beat, name="everstep-lease", daemon=True)
         heart.start()
         try:
@@ -205,15 +230,21 @@ class Worker:
     def _work(self) -> None:
         self._receive()
         self._sort_received()
+        self._try_suspect()
         self._sort_finished()
         decided, retried = self._decide()
         if decided or retried:
             self._write(decided, retried)
         while self._begun:
             self._begin(self._begun.popleft())
-        if self._finished or self._arrived or (self._look and self._free > 0 and not self._stopping):
+        if (
+            self._finished
+            or self._arrived
+            or (self._suspects and self._suspect is None and not self._stopping)
+            or (self._look and self._free > 0 and not self._stopping)
+        ):
             self._soon()
-        if self._stopping and not (self._running or self._finished or self._arrived):
+        if self._stopping and not (self._running or self._finished or self._arrived or self._begun):
             self._end()
 
     @property
@@ -235,42 +266,79 @@ class Worker:
                 self._expect(due)
 
     def _sort_received(self) -> None:
-        """Steps are to begin; the rest are arrivals."""
+        """Steps are to begin, the rest are arrivals; what may have killed workers is put aside."""
         while self._received:
             delivery = self._received[0]
-            message = delivery.message
-            if isinstance(message, Unreadable):
-                run_id = run_named_in(delivery.message_id)
-                park(self.engine, run_id, "unreadable", f"a message for it cannot be read: {message.reason}")
-                self._source.acknowledge([delivery.message_id])
-                self._received.popleft()
-                self._closed(run_id)
-                continue
-            if isinstance(message, ExecuteStep):
+            if isinstance(delivery.message, Unreadable):
+                self._park(delivery, "unreadable", f"a message for it cannot be read: {delivery.message.reason}")
+            elif delivery.receives > SUSPECT_RECEIVES:
+                self._suspects.append(delivery)
+            elif isinstance(delivery.message, ExecuteStep):
                 self._begun.append(delivery)
-                self._received.popleft()
-                continue
-            if delivery.receives > 1 or isinstance(message, AdvanceRun):
-                self.engine.backend.inbox.lower_flag(run_of(message))
-            arrived = self._for(run_of(message))
-            arrived.messages.append(delivery.message_id)
-            arrival = arrived.arrival
-            arrival.read_inbox = arrival.read_inbox or delivery.receives > 1 or isinstance(message, AdvanceRun)
-            match message:
-                case StartRun(run=run):
-                    arrived.start = run
-                    arrival.restarted = True
-                    arrival.not_before = max(arrival.not_before, run.start_at)
-                case AdvanceRun(recover=recover, due=due):
-                    arrival.not_before = max(arrival.not_before, due)
-                    arrival.recover = arrival.recover or recover
-                case FireTimer(op=op, due=due):
-                    arrival.timers.append(op)
-                    arrival.not_before = max(arrival.not_before, due)
-                    arrival.read_inbox = True  # what is in there came before the timer
-                case _:
-                    assert_never(message)
+            else:
+                self._arrive(delivery, delivery.message)
             self._received.popleft()
+
+    def _arrive(self, delivery: Delivery, message: StartRun | AdvanceRun | FireTimer) -> None:
+        again = delivery.receives > 1
+        if again or isinstance(message, AdvanceRun):
+            self.engine.backend.inbox.lower_flag(run_of(message))
+        arrived = self._for(run_of(message))
+        arrived.messages.append(delivery.message_id)
+        arrival = arrived.arrival
+        arrival.read_inbox = arrival.read_inbox or again or isinstance(message, AdvanceRun)
+        match message:
+            case StartRun(run=run):
+                arrived.start = run
+                arrival.restarted = True
+                arrival.not_before = max(arrival.not_before, run.start_at)
+            case AdvanceRun(recover=recover, due=due):
+                arrival.not_before = max(arrival.not_before, due)
+                arrival.recover = arrival.recover or recover
+            case FireTimer(op=op, due=due):
+                arrival.timers.append(op)
+                arrival.not_before = max(arrival.not_before, due)
+                arrival.read_inbox = True  # what is in there came before the timer
+            case _:
+                assert_never(message)
+
+    def _park(self, delivery: Delivery, code: str, reason: str) -> None:
+        run_id = run_named_in(delivery.message_id)
+        park(self.engine, run_id, code, reason)
+        self._source.acknowledge([delivery.message_id])
+        self._closed(run_id)
+
+    def _try_suspect(self) -> None:
+        """Begin one of the messages that were received suspiciously often: alone, so that it is told from the innocent.
+
+        Each beginning is counted durably; what has died in it too often is given up: a step fails, a body is parked.
+        """
+        if not self._suspects or self._suspect is not None or self._stopping:
+            return
+        delivery = self._suspects.popleft()
+        message = delivery.message
+        if isinstance(message, Unreadable):
+            raise AssertionError(message)
+        dead = deaths(self.engine, run_of(message), delivery.message_id) >= MAX_DEATHS
+        if isinstance(message, ExecuteStep):
+            if dead:
+                self._finished.append((delivery, message, given_up(self.engine, message)))
+            else:
+                self._suspect = delivery.message_id
+                self._begun.append(delivery)
+        elif dead:
+            reason = (
+                f"the workflow's body killed its worker {MAX_DEATHS} times: does it end the process, or eat its memory?"
+            )
+            self._park(delivery, "poison", reason)
+        else:
+            waiting, self._arrived = self._arrived, {}
+            self._arrive(delivery, message)
+            try:
+                self._write(*self._decide())
+            finally:
+                for run_id, arrived in waiting.items():
+                    self._arrived[run_id] = arrived.joined(self._arrived.get(run_id))
 
     def _for(self, run_id: str) -> _Arrived:
         arrived = self._arrived.get(run_id)
@@ -470,7 +538,7 @@ class Worker:
                         at=engine.clock.now(),
                     )
                 )
-            outcome = await run_attempt(engine, message, delivery.receives, self._threads)
+            outcome = await run_attempt(engine, message, 1, self._threads)
             self._finished.append((delivery, message, outcome))
         except asyncio.CancelledError:
             raise
@@ -481,6 +549,8 @@ class Worker:
             self._fail(error)
         finally:
             self._running.pop(delivery.message_id, None)
+            if self._suspect == delivery.message_id:
+                self._suspect = None
             self._soon()
 
     # --- leases ----------------------------------------------------------------------------------

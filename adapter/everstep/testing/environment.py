@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
+from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
@@ -25,6 +28,17 @@ from everstep.testing.history import History
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def _outside_loop(function: Callable[[], R]) -> R:
+    """Call it where no event loop is running: in an async test, in a thread that is waited for."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return function()
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(copy_context().run, function).result()
+
 
 WORKER: Final = "test-worker"
 FOREVER: Final[Micros] = 1 << 62
@@ -86,6 +100,9 @@ class WorkflowEnvironment(AbstractContextManager["WorkflowEnvironment"]):
 
     def close(self) -> None:
         """Throw away what is running."""
+        _outside_loop(self._close)
+
+    def _close(self) -> None:
         self.engine.live.clear()
         self._runner.close()
         self.connection.close()
@@ -101,6 +118,9 @@ class WorkflowEnvironment(AbstractContextManager["WorkflowEnvironment"]):
 
     def step(self) -> bool:
         """Handle one message, skipping time to it if need be. False when there is none."""
+        return _outside_loop(self._step)
+
+    def _step(self) -> bool:
         with self._lock:
             source = self.engine.backend.source
             source.register(WORKER, until=FOREVER)
