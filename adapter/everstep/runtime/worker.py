@@ -111,7 +111,8 @@ class Worker:
         self._begun: deque[Delivery] = deque()
         self._suspects: deque[Delivery] = deque()
         self._suspect: str | None = None
-        self._finished: list[tuple[Delivery, ExecuteStep, Outcome]] = []
+        self._finished: deque[tuple[Delivery, ExecuteStep, Outcome]] = deque()
+        self._retries: list[tuple[Delivery, ExecuteStep, Failed]] = []
         self._arrived: dict[str, _Arrived] = {}
         self._round_due = False
         self._look = True
@@ -244,7 +245,7 @@ class Worker:
             or (self._look and self._free > 0 and not self._stopping)
         ):
             self._soon()
-        if self._stopping and not (self._running or self._finished or self._arrived or self._begun):
+        if self._stopping and not (self._running or self._finished or self._arrived or self._retries or self._begun):
             self._end()
 
     @property
@@ -347,40 +348,39 @@ class Worker:
         return arrived
 
     def _sort_finished(self) -> None:
-        """Turn outcomes into arrivals; what is to be retried stays in ``_finished``."""
-        retried: list[tuple[Delivery, ExecuteStep, Outcome]] = []
-        for finished in self._finished:
-            delivery, message, outcome = finished
-            match outcome:
-                case Failed(retry_at=None):
-                    event: StepCompleted | StepFailed = StepFailed(
-                        op=message.op, attempt=message.attempt, error=outcome.error
-                    )
-                case Succeeded(result=result):
-                    event = StepCompleted(op=message.op, attempt=message.attempt, result=result)
-                case Failed():
-                    retried.append(finished)
-                    continue
-                case Unrunnable(code=code, reason=reason):
-                    park(self.engine, message.run_id, code, reason)
-                    self._source.acknowledge([delivery.message_id])
-                    self._closed(message.run_id)
-                    continue
-                case _:
-                    assert_never(outcome)
-            arrived = self._for(message.run_id)
-            arrived.arrival.events.append(event)
-            arrived.messages.append(delivery.message_id)
-            if self.engine.observe is not None:
-                arrived.told.append(_told(self.engine, message, outcome))
-        self._finished = retried
+        """Turn outcomes into arrivals and retries."""
+        while self._finished:
+            self._sort_outcome(*self._finished[0])
+            self._finished.popleft()
+
+    def _sort_outcome(self, delivery: Delivery, message: ExecuteStep, outcome: Outcome) -> None:
+        match outcome:
+            case Failed(retry_at=None):
+                event: StepCompleted | StepFailed = StepFailed(
+                    op=message.op, attempt=message.attempt, error=outcome.error
+                )
+            case Succeeded(result=result):
+                event = StepCompleted(op=message.op, attempt=message.attempt, result=result)
+            case Failed():
+                self._retries.append((delivery, message, outcome))
+                return
+            case Unrunnable(code=code, reason=reason):
+                self._park(delivery, code, reason)
+                return
+            case _:
+                assert_never(outcome)
+        arrived = self._for(message.run_id)
+        arrived.arrival.events.append(event)
+        arrived.messages.append(delivery.message_id)
+        if self.engine.observe is not None:
+            arrived.told.append(_told(self.engine, message, outcome))
 
     def _decide(
         self,
-    ) -> tuple[list[tuple[_Arrived, Decision | None]], list[tuple[Delivery, ExecuteStep, Outcome]]]:
+    ) -> tuple[list[tuple[_Arrived, Decision | None]], list[tuple[Delivery, ExecuteStep, Failed]]]:
         slots = None if self._stopping else Slots(worker=self.id, free=self._free - len(self._begun))
         arrivals, self._arrived = self._arrived, {}
-        retried, self._finished = self._finished, []
+        retried, self._retries = self._retries, []
         decided: list[tuple[_Arrived, Decision | None]] = []
         try:
             for arrived in arrivals.values():
@@ -396,7 +396,7 @@ class Worker:
     def _write(
         self,
         decided: list[tuple[_Arrived, Decision | None]],
-        retried: list[tuple[Delivery, ExecuteStep, Outcome]],
+        retried: list[tuple[Delivery, ExecuteStep, Failed]],
     ) -> None:
         """Write all that was decided in one unit; what was leased to this worker is to begin."""
         engine = self.engine
@@ -413,13 +413,12 @@ class Worker:
                         done += arrived.messages
                     else:
                         lost.append((arrived, decision))
-                for delivery, message, outcome in retried:
-                    if isinstance(outcome, Failed):
-                        attempt, following = next_attempt(message, outcome, delivery.root_id)
-                        engine.backend.queue.send([following])
-                        engine.backend.steps.record(message.run_id, attempt)
-                        done.append(delivery.message_id)
-                        self._expect(following.due)
+                for delivery, message, failed in retried:
+                    attempt, following = next_attempt(message, failed, delivery.root_id)
+                    engine.backend.queue.send([following])
+                    engine.backend.steps.record(message.run_id, attempt)
+                    done.append(delivery.message_id)
+                    self._expect(following.due)
                 engine.backend.source.acknowledge(done)
         except BaseException as error:
             self._undo({arrived.arrival.run_id: arrived for arrived, _ in decided}, decided, retried)
@@ -432,8 +431,8 @@ class Worker:
             arrived.arrival.read_inbox = True
             self._arrived[arrived.arrival.run_id] = arrived
         if engine.observe is not None:
-            for _, message, outcome in retried:
-                engine.observe(_told(engine, message, outcome))
+            for _, message, failed in retried:
+                engine.observe(_told(engine, message, failed))
         self._settle(won)
 
     def _write_one_by_one(self) -> None:
@@ -483,13 +482,13 @@ class Worker:
         self,
         arrivals: dict[str, _Arrived],
         decided: list[tuple[_Arrived, Decision | None]],
-        retried: list[tuple[Delivery, ExecuteStep, Outcome]],
+        retried: list[tuple[Delivery, ExecuteStep, Failed]],
     ) -> None:
         """Nothing was written: keep what arrived for the next round, and throw away what was replayed ahead of it."""
         for _, decision in decided:
             if decision is not None:
                 abandon(decision)
-        self._finished = retried + self._finished
+        self._retries = retried + self._retries
         for run_id, arrived in arrivals.items():
             arrived.arrival.read_inbox = True
             self._arrived.setdefault(run_id, arrived)

@@ -1,0 +1,1 @@
+"""The `everstep` command. Results and data go to stdout, everything said to people to stderr."""

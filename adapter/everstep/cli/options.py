@@ -1,0 +1,203 @@
+"""Options that several commands take, and what they are turned into. Everything wrong is a `ConfigurationError`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+
+import click
+
+from everstep.core.attributes import check_attributes
+from everstep.errors import ConfigurationError, EverstepError, SerializationError
+
+if TYPE_CHECKING:
+    from everstep.app import Workflow
+    from everstep.runtime.connection import Connection
+
+Synchronous = Literal["NORMAL", "FULL"]
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+LONGEST_SHOWN: Final = 80
+
+
+# --- the database ----------------------------------------------------------------------------------
+
+
+def db_options(command: Decorated) -> Decorated:
+    """``--db`` and ``--synchronous``."""
+    command = click.option(
+        "--synchronous",
+        type=click.Choice(["NORMAL", "FULL"]),
+        help="FULL keeps every step even when the power fails. [default: EVERSTEP_SYNCHRONOUS, or NORMAL]",
+    )(command)
+    return click.option("--db", metavar="FILE", help="The database. [default: EVERSTEP_DB, or .everstep/runs.db]")(
+        command
+    )
+
+
+def open_store(db: str | None, synchronous: str | None, *, must_exist: bool = False) -> Connection:
+    """Open the database and make it this process's own, so that steps that start runs use it too."""
+    from everstep.assembly import connect_sqlite, set_default_connection
+
+    path, mode = chosen_store(db, synchronous)
+    connection = connect_sqlite(path, synchronous=mode, must_exist=must_exist)
+    set_default_connection(connection)
+    return connection
+
+
+def chosen_store(db: str | None, synchronous: str | None) -> tuple[Path, Synchronous]:
+    """The database file and its mode: from the options, else from the settings."""
+    mode: Synchronous | None = None if synchronous is None else "FULL" if synchronous == "FULL" else "NORMAL"
+    if db is not None and mode is not None:
+        return Path(db), mode
+    from everstep.settings import read_settings
+
+    settings = read_settings()
+    return Path(db) if db is not None else settings.db, mode or settings.synchronous
+
+
+# --- other options ---------------------------------------------------------------------------------
+
+
+def json_option(command: Decorated) -> Decorated:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
+
+
+def input_options(command: Decorated) -> Decorated:
+    """What `run` and `start` take: the input, attributes and the idempotency key."""
+    command = click.option(
+        "--idempotency-key",
+        metavar="KEY",
+        help="The same key gives the same run, however often it is started.",
+    )(command)
+    command = click.option(
+        "--attribute", "attributes", metavar="KEY=VALUE", multiple=True, help="Text to find the run by. Repeatable."
+    )(command)
+    return click.option(
+        "--input",
+        "-i",
+        "input_text",
+        metavar="JSON",
+        help="Arguments: an object (by name) or an array (by position). @FILE reads a file, - reads stdin.",
+    )(command)
+
+
+def parse_attributes(pairs: Sequence[str]) -> dict[str, str]:
+    """``key=value`` pairs, checked against the limits on attributes."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ConfigurationError(f"--attribute takes KEY=VALUE, not {pair!r}")
+        if key in found:
+            raise ConfigurationError(f"--attribute {key!r} is given twice")
+        found[key] = value
+    return check_attributes(found)
+
+
+# --- the input -------------------------------------------------------------------------------------
+
+
+def parse_input(text: str | None) -> Any:
+    """What ``--input`` says, as parsed JSON; no arguments when it is not given."""
+    if text is None:
+        return {}
+    source, text = _read_input(text)
+    try:
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
+    except RecursionError:
+        raise ConfigurationError(f"{source} is nested too deep") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}" if "\n" in text.strip() else f"column {error.colno}"
+        if not text.strip():
+            raise ConfigurationError(f"{source} is empty; it takes JSON, such as {{}} for no arguments") from None
+        raise ConfigurationError(
+            f"{source} is not JSON: {error.msg} at {where} of {_shown(text)}{_shell_hint(text)}"
+        ) from None
+    except ValueError as error:
+        raise ConfigurationError(f"{source} is not JSON: {error}") from None
+    if not isinstance(value, (dict, list)):
+        raise ConfigurationError(
+            f"{source} takes an object (arguments by name) or an array (by position), not {_shown(text)}; "
+            f"for one argument: '[{_shown(text)}]'"
+        )
+    return value
+
+
+def _read_input(text: str) -> tuple[str, str]:
+    if text == "-":
+        try:
+            return "--input - (stdin)", sys.stdin.read()
+        except UnicodeDecodeError as error:
+            raise ConfigurationError(f"--input - (stdin) is not {error.encoding} text") from None
+    if not text.startswith("@"):
+        return "--input", text
+    path = Path(text[1:])
+    try:
+        return f"--input {text}", path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"--input {text}: the file is not UTF-8 text") from None
+    except OSError as error:
+        raise ConfigurationError(f"--input {text}: the file cannot be read: {error.strerror}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice in one object")
+    return found
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _shown(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_SHOWN else line[: LONGEST_SHOWN - 1] + "…"
+
+
+def _shell_hint(text: str) -> str:
+    if text.lstrip()[:1] in ("{", "[") and '"' not in text:
+        return """ (did the shell take the quotes? write '{"name": "value"}' in single quotes)"""
+    return ""
+
+
+def encode_input(workflow: Workflow[Any, Any], value: Any) -> bytes:
+    """The bytes of the workflow's arguments. What does not fit the signature is refused, with the signature."""
+    try:
+        return workflow.encode_json(value)
+    except (SerializationError, TypeError) as error:
+        text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+        if isinstance(error, EverstepError):
+            raise ConfigurationError(f"--input does not fit: {text}") from error
+        raise ConfigurationError(
+            f"--input does not fit workflow {workflow.name!r}: {text.partition('() ')[2] or text}"
+            f"{_takes(workflow, value)}"
+        ) from error
+
+
+def _takes(workflow: Workflow[Any, Any], value: Any) -> str:
+    """What the workflow takes instead, and which names it does not know."""
+    import difflib
+    import inspect
+
+    try:
+        signature = inspect.signature(workflow.func)
+    except (TypeError, ValueError):
+        return ""
+    kinds = {name: parameter.kind for name, parameter in signature.parameters.items()}
+    takes = f"; it takes {signature.replace(return_annotation=inspect.Signature.empty)}"
+    if isinstance(value, list):
+        by_name = inspect.Parameter.KEYWORD_ONLY in kinds.values()
+        return takes + (", some of it by name only: give an object" if by_name else "")
+    if inspect.Parameter.VAR_KEYWORD not in kinds.values():
+        for name in value:
+            if name not in kinds:
+                close = difflib.get_close_matches(name, kinds, n=1)
+                takes += f" and not {name!r}" + (f" (did you mean {close[0]!r}?)" if close else "")
+    return takes
