@@ -78,7 +78,9 @@ def receive_everything(folder: str, me: str, others: int) -> None:
 
 def step_message(number: int) -> Outgoing:
     message = AdvanceRun(run_id=run_id(), cause=f"{number}")
-    return Outgoing(message_id=f"m{number}", message=message, due=NOW, root_id="root", lease_to="doomed")
+    return Outgoing(
+        message_id=f"m{number}", message=message, due=NOW, root_id="root", workflow="order", lease_to="doomed"
+    )
 
 
 def loop_units(folder: str) -> None:

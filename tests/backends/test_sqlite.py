@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from everstep.backends.sqlite import connection as connections
+from everstep.backends.sqlite import message_queue as queue
 from everstep.backends.sqlite import open_sqlite
 from everstep.backends.sqlite.connection import SqliteDatabase
 from everstep.core.history import CompleteRun
@@ -55,7 +56,7 @@ def test_big_payloads(backend: Backend) -> None:
     message = ExecuteStep(
         run_id=run_id(), workflow="w", op=0, name="big", attempt=1, input=payload, sole=True, first_at=NOW
     )
-    backend.queue.send([Outgoing(message_id="big", message=message, due=NOW, root_id="root")])
+    backend.queue.send([Outgoing(message_id="big", message=message, due=NOW, root_id="root", workflow="w")])
     snapshot = backend.runs.load(run_id())
     assert snapshot is not None
     assert snapshot.run.input == snapshot.run.result == payload
@@ -255,20 +256,20 @@ def test_lists_walk_an_index_and_do_not_sort(backend: Backend, query: RunQuery, 
 @pytest.mark.parametrize(
     ("sql", "index"),
     [
-        ("_RECEIVABLE", "messages_waiting "),
-        ("_RECEIVABLE_OF_ROOT", "messages_waiting_by_root "),
-        ("_NEXT_DUE", "messages_waiting"),
-        ("_NEXT_DUE_OF_ROOT", "messages_waiting_by_root "),
-        ("_ANY_ABANDONED", "messages_leased"),
-        ("_RECOVER", "messages_leased"),
-        ("_GIVE_ALL_BACK", "messages_leased "),
+        (queue._DUE + queue._LONGEST_DUE_FIRST, "messages_waiting "),
+        (queue._DUE + queue._OF_WORKFLOWS + queue._LONGEST_DUE_FIRST, "messages_waiting "),
+        (queue._DUE + queue._OF_ROOT + queue._OF_WORKFLOWS + queue._LONGEST_DUE_FIRST, "messages_waiting_by_root "),
+        (queue._NEXT_DUE, "messages_waiting"),
+        (queue._NEXT_DUE + queue._OF_ROOT + queue._OF_WORKFLOWS, "messages_waiting_by_root "),
+        (queue._ORPHANS, "messages_waiting "),
+        (queue._ANY_ABANDONED, "messages_leased"),
+        (queue._RECOVER, "messages_leased"),
+        (queue._GIVE_ALL_BACK, "messages_leased "),
     ],
 )
 def test_messages_are_found_by_an_index(backend: Backend, sql: str, index: str) -> None:
-    from everstep.backends.sqlite import message_queue
-
-    text = getattr(message_queue, sql)
-    plan = " / ".join(row[3] for row in _of(backend).rows(f"EXPLAIN QUERY PLAN {text}", (1,) * text.count("?")))
+    given = ("[]",) * sql.count("?")
+    plan = " / ".join(row[3] for row in _of(backend).rows(f"EXPLAIN QUERY PLAN {sql}", given))
     assert index in f"{plan} "
     assert "TEMP B-TREE" not in plan
 

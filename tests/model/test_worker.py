@@ -21,6 +21,7 @@ from everstep import (
     WorkflowRunParkedError,
     Workflows,
     get_run,
+    get_step_metadata,
     sleep,
     start_sync,
 )
@@ -239,7 +240,7 @@ def test_a_worker_of_one_family_leaves_others_alone(connection, app):
     assert asyncio.run(work(connection, app, other)) == [2]
 
 
-def test_runs_that_another_build_parked_are_tried_by_a_worker_that_starts(connection):
+def test_runs_that_another_build_parked_are_tried_by_a_worker_that_starts(connection, monkeypatch):
     def version(present):
         app = Workflows()
 
@@ -251,9 +252,10 @@ def test_runs_that_another_build_parked_are_tried_by_a_worker_that_starts(connec
         app._build = f"present={present}"
         return app
 
+    monkeypatch.setattr("everstep.runtime.worker.ORPHANED_AFTER", 0)
     handle = start_sync(version(True).workflows["body"])
-    (error,) = asyncio.run(work(connection, version(False), handle))
-    assert "is parked: workflow 'body' is not registered" in str(error)
+    (error,) = asyncio.run(work(connection, version(False), handle, lease=60_000))
+    assert "is parked: no worker has taken it up: workflow 'body' is not registered" in str(error)
     (error,) = asyncio.run(work(connection, version(False), handle))
     assert "is parked" in str(error)
 
@@ -546,3 +548,34 @@ def test_a_body_that_calls_sys_exit_fails_its_run_and_not_the_worker(connection,
     assert isinstance(failed, WorkflowRunFailedError)
     assert isinstance(failed.error, SystemExit)
     assert value == 1
+
+
+def test_a_worker_leaves_alone_what_another_app_on_the_same_file_is_doing(connection, app):
+    @app.step(max_retries=20, retry=RetryPolicy(first_delay="5ms", factor=1))
+    async def flaky() -> int:
+        attempt = get_step_metadata().attempt
+        if attempt < 10:
+            raise ConnectionError("no answer")
+        return attempt
+
+    @app.workflow(name="mine")
+    async def mine() -> int:
+        await sleep(0.01)
+        return await flaky()
+
+    other = Workflows()
+
+    @other.workflow(name="other")
+    async def body() -> int:
+        return 1
+
+    async def program():
+        workers = [Worker(connection.engine(each), on_closed=connection.closed) for each in (other, app)]
+        serving = [asyncio.ensure_future(worker.serve()) for worker in workers]
+        results = await asyncio.gather(start_sync(mine).return_value(), start_sync(body).return_value())
+        for worker in workers:
+            worker.stop()
+        await asyncio.gather(*serving)
+        return results
+
+    assert asyncio.run(program()) == [10, 1]

@@ -72,6 +72,7 @@ class Outgoing:
         message_id: derived from what the message asks for; the queue drops a second one with the same id.
         due: not delivered before.
         root_id: the family of runs it belongs to, so that a worker can serve one family only.
+        workflow: the workflow of its run, so that a worker can leave alone what its app does not have.
         lease_to: a worker that receives the message at once, if the queue leases messages; others ignore it.
     """
 
@@ -79,6 +80,7 @@ class Outgoing:
     message: Message
     due: Micros
     root_id: str
+    workflow: str
     lease_to: str | None = None
 
 
@@ -103,6 +105,18 @@ def message_id(message: Message) -> str:
             return f"step/{run_id}/{op}/{attempt}"
         case FireTimer(run_id=run_id, op=op):
             return timer_id(run_id, op)
+
+
+def outgoing(message: Message, due: Micros, root_id: str, workflow: str, lease_to: str | None = None) -> Outgoing:
+    """The message, ready to be sent under its id."""
+    return Outgoing(
+        message_id=message_id(message),
+        message=message,
+        due=due,
+        root_id=root_id,
+        workflow=workflow,
+        lease_to=lease_to,
+    )
 
 
 def timer_id(run_id: str, op: int) -> str:

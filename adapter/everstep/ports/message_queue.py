@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +25,8 @@ class Delivery:
         message: `Unreadable` when this code cannot read it, as when a newer version sent it.
         receives: how many times it has been received, this time included.
         due: the time it was sent for.
+        root_id: the family of its run.
+        workflow: the workflow of its run.
     """
 
     message_id: str
@@ -32,6 +34,7 @@ class Delivery:
     receives: int
     due: Micros
     root_id: str
+    workflow: str
 
 
 class MessageQueue(Protocol):
@@ -61,8 +64,19 @@ class MessageSource(Protocol):
         """
         ...
 
-    def receive(self, worker: str, *, limit: int, now: Micros, root_id: str | None = None) -> Sequence[Delivery]:
-        """Lease up to `limit` messages that are due, longest due first; only of one family if `root_id` is given."""
+    def receive(
+        self,
+        worker: str,
+        *,
+        limit: int,
+        now: Micros,
+        root_id: str | None = None,
+        workflows: Collection[str] | None = None,
+    ) -> Sequence[Delivery]:
+        """Lease up to `limit` messages that are due, longest due first.
+
+        Only those of one family if `root_id` is given, and of these workflows if `workflows` is given.
+        """
         ...
 
     def acknowledge(self, message_ids: Sequence[str]) -> None:
@@ -77,8 +91,12 @@ class MessageSource(Protocol):
         """Give back what dead workers hold; say how many messages. Their next delivery counts one receive more."""
         ...
 
-    def next_due(self, *, root_id: str | None = None) -> Micros | None:
-        """The earliest time at which an unleased message is due; None when there is none."""
+    def next_due(self, *, root_id: str | None = None, workflows: Collection[str] | None = None) -> Micros | None:
+        """The earliest time at which an unleased message of these is due; None when there is none."""
+        ...
+
+    def orphans(self, *, known: Collection[str], due_before: Micros) -> Sequence[str]:
+        """Ids of unleased messages, up to 100, of other workflows than these, that were due before this time."""
         ...
 
     def leave(self, worker: str) -> None:

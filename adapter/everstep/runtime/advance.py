@@ -28,7 +28,7 @@ from everstep.core.history import (
     Turn,
 )
 from everstep.core.ids import derived_run_id
-from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, Message, Outgoing, StartRun, message_id, timer_id
+from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, Message, Outgoing, StartRun, outgoing, timer_id
 from everstep.core.replay import Replay, RunInfo
 from everstep.core.run import Closed, Parked, Problem, RunChange, RunRecord, RunStatus, Started, Unparked
 from everstep.errors import (
@@ -247,13 +247,18 @@ def _catch_up(engine: Engine, run: RunRecord, turns: Iterable[Turn], live: Live 
     return live
 
 
+def missing(workflow: str) -> str:
+    """What to say of a workflow that the app does not have."""
+    return (
+        f"workflow {workflow!r} is not registered with this app: import the module that defines it, or restore the "
+        f"workflow"
+    )
+
+
 def _begin(engine: Engine, run: RunRecord) -> Replay:
     program = engine.registry.workflows.get(run.workflow)
     if program is None:
-        raise WorkflowNotRegisteredError(
-            f"workflow {run.workflow!r} is not registered with this app: import the module that defines it, "
-            f"or restore the workflow"
-        )
+        raise WorkflowNotRegisteredError(missing(run.workflow))
     return Replay(program, RunInfo(run_id=run.run_id, workflow=run.workflow, input=run.input))
 
 
@@ -333,12 +338,13 @@ def _unsure(
         else:
             decision.consumed.remove(entry.key)
             look = AdvanceRun(run_id=decision.run.run_id, cause=f"turn.{turn}", due=settled_at)
-            decision.messages.append(_outgoing(look, settled_at, decision.run.root_id))
+            decision.messages.append(_to(decision.run, look, settled_at))
     return {turn for turn in turns if turn is not None}
 
 
 def _dispatch(decision: Decision, replay: Replay, turn: Turn, slots: Slots | None) -> None:
-    run_id, root_id = decision.run.run_id, decision.run.root_id
+    run = decision.run
+    run_id = run.run_id
     sole = replay.waiting_for == 1
     at = turn.at
     for command in turn.commands:
@@ -350,7 +356,7 @@ def _dispatch(decision: Decision, replay: Replay, turn: Turn, slots: Slots | Non
                     lease_to = slots.worker
                 step = ExecuteStep(
                     run_id=run_id,
-                    workflow=decision.run.workflow,
+                    workflow=run.workflow,
                     op=op,
                     name=name,
                     attempt=1,
@@ -358,13 +364,9 @@ def _dispatch(decision: Decision, replay: Replay, turn: Turn, slots: Slots | Non
                     sole=sole,
                     first_at=at,
                 )
-                decision.messages.append(
-                    Outgoing(
-                        message_id=f"step/{run_id}/{op}/1", message=step, due=at, root_id=root_id, lease_to=lease_to
-                    )
-                )
+                decision.messages.append(outgoing(step, at, run.root_id, run.workflow, lease_to))
             case StartTimer(op=op, due=due):
-                decision.messages.append(_outgoing(FireTimer(run_id=run_id, op=op, due=due), due, root_id))
+                decision.messages.append(_to(run, FireTimer(run_id=run_id, op=op, due=due), due))
             case CancelTimer(op=op):
                 decision.discarded.append(timer_id(run_id, op))
             case CompleteRun() | FailRun() | ContinueRun():
@@ -375,8 +377,8 @@ def _dispatch(decision: Decision, replay: Replay, turn: Turn, slots: Slots | Non
         decision.changes.insert(0, Started(at=at))
 
 
-def _outgoing(message: Message, due: Micros, root_id: str) -> Outgoing:
-    return Outgoing(message_id=message_id(message), message=message, due=due, root_id=root_id)
+def _to(run: RunRecord, message: Message, due: Micros) -> Outgoing:
+    return outgoing(message, due, run.root_id, run.workflow)
 
 
 def _close(decision: Decision, replay: Replay, command: ClosingCommand, *, at: Micros) -> None:
@@ -398,7 +400,7 @@ def _close(decision: Decision, replay: Replay, command: ClosingCommand, *, at: M
                 attributes=run.attributes,
                 continued_from=run.run_id,
             )
-            decision.messages.append(_outgoing(StartRun(run=successor), at, run.root_id))
+            decision.messages.append(_to(run, StartRun(run=successor), at))
             decision.changes.append(Closed(at=at, status=RunStatus.CONTINUED, continued_to=successor.run_id))
         case _:
             assert_never(command)
@@ -430,9 +432,9 @@ def _ask_again(engine: Engine, decision: Decision, replay: Replay, turns: range 
             sole=sole,
             first_at=replay.loop.now if last is None else last.started_at,
         )
-        decision.messages.append(_outgoing(step, replay.loop.now if last is None else last.retry_at, run.root_id))
+        decision.messages.append(_to(run, step, replay.loop.now if last is None else last.retry_at))
     for op, due in timers:
-        decision.messages.append(_outgoing(FireTimer(run_id=run.run_id, op=op, due=due), due, run.root_id))
+        decision.messages.append(_to(run, FireTimer(run_id=run.run_id, op=op, due=due), due))
 
 
 def _verify(engine: Engine, run: RunRecord, turn: Turn) -> None:

@@ -15,7 +15,7 @@ from everstep.codec.failures import encode_error
 from everstep.core.durations import to_datetime
 from everstep.core.history import Micros
 from everstep.core.limits import check_size
-from everstep.core.messages import ExecuteStep, Outgoing, message_id
+from everstep.core.messages import ExecuteStep, Outgoing, outgoing
 from everstep.core.retry import RetryAt, after_failure
 from everstep.errors import SerializationError, StepInterruptedError, StepNotRegisteredError, StepTimeoutError
 from everstep.ports import FailedAttempt
@@ -109,7 +109,7 @@ def next_attempt(message: ExecuteStep, failed: Failed, root_id: str) -> tuple[Fa
         sole=message.sole,
         first_at=message.first_at,
     )
-    return attempt, Outgoing(message_id=message_id(again), message=again, due=failed.retry_at, root_id=root_id)
+    return attempt, outgoing(again, failed.retry_at, root_id, message.workflow)
 
 
 class Threads:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, assert_never
 
 from everstep.core.history import Event, StepCompleted, StepFailed
-from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, Message, Outgoing, StartRun, message_id, run_of
+from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, Message, StartRun, outgoing, run_of
 from everstep.runtime.advance import Arrival, advance, park, step_entry
 from everstep.runtime.engine import Engine
 from everstep.runtime.execute import DEFAULT_THREADS, Failed, Succeeded, Threads, Unrunnable, next_attempt, run_attempt
@@ -106,7 +106,7 @@ def _execute(
     else:
         with engine.backend.unit():
             stored = engine.backend.inbox.deposit(run_id, step_entry(event))
-            wake(engine, run_id, root_id, always=again or not stored)
+            wake(engine, run_id, root_id, message.workflow, always=again or not stored)
     if isinstance(outcome, Failed):
         engine.tell(AttemptFailed(**named, at=outcome.ended_at, error=outcome.error, retry_at=None))  # type: ignore[arg-type]
     else:
@@ -122,9 +122,9 @@ def still_wanted(engine: Engine, message: ExecuteStep) -> bool:
     return not any(isinstance(event, (StepCompleted, StepFailed)) and event.op == message.op for event in events)
 
 
-def wake(engine: Engine, run_id: str, root_id: str, *, always: bool = False) -> None:
+def wake(engine: Engine, run_id: str, root_id: str, workflow: str, *, always: bool = False) -> None:
     """Make an advance happen for what is in the run's inbox, unless one is under way already."""
     now = engine.clock.now()
     if engine.backend.inbox.raise_flag(run_id, now=now) or always:
         message = AdvanceRun(run_id=run_id, cause=engine.nonce())
-        engine.backend.queue.send([Outgoing(message_id=message_id(message), message=message, due=now, root_id=root_id)])
+        engine.backend.queue.send([outgoing(message, now, root_id, workflow)])

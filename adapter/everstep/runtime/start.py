@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from everstep.core.durations import When, moment_after
 from everstep.core.ids import ENTROPY_BYTES, derived_run_id, new_run_id
 from everstep.core.limits import check_size
-from everstep.core.messages import AdvanceRun, Outgoing, StartRun, message_id
+from everstep.core.messages import AdvanceRun, StartRun, outgoing
 from everstep.core.run import RunRecord, Unparked
 from everstep.errors import IdempotencyConflictError, WorkflowRunNotFoundError
 from everstep.ports import Backend, Clock
@@ -48,9 +48,7 @@ def start_run(
     )
     message = StartRun(run=run)
     with backend.unit():
-        backend.queue.send(
-            [Outgoing(message_id=message_id(message), message=message, due=run.start_at, root_id=run.root_id)]
-        )
+        backend.queue.send([outgoing(message, run.start_at, run.root_id, workflow)])
         created = backend.runs.create(run)
     if not created and idempotency_key is not None:  # another start with the same key came between
         snapshot = backend.runs.load(run_id, first_turn=1 << 40)
@@ -76,8 +74,6 @@ def resume_run(backend: Backend, clock: Clock, run_id: str, cause: str) -> RunRe
         now = clock.now()
         message = AdvanceRun(run_id=run_id, cause=cause, recover=True)
         with backend.unit():
-            backend.queue.send(
-                [Outgoing(message_id=message_id(message), message=message, due=now, root_id=run.root_id)]
-            )
+            backend.queue.send([outgoing(message, now, run.root_id, run.workflow)])
             backend.runs.mark(run_id, Unparked())
     return run

@@ -22,7 +22,7 @@ from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, StartRun,
 from everstep.core.run import Closed, Parked, RunRecord
 from everstep.errors import SerializationError, StoreBusyError
 from everstep.ports import Delivery, Unreadable
-from everstep.runtime.advance import Arrival, Decision, Slots, abandon, decide, park, record, refused, settle
+from everstep.runtime.advance import Arrival, Decision, Slots, abandon, decide, missing, park, record, refused, settle
 from everstep.runtime.engine import Engine
 from everstep.runtime.execute import (
     DEFAULT_THREADS,
@@ -45,6 +45,7 @@ from everstep.runtime.start import resume_run
 logger: Final = logging.getLogger("everstep.worker")
 
 LEASE: Final[Micros] = 30_000_000
+ORPHANED_AFTER: Final[Micros] = 60_000_000
 POLL_SECONDS: Final = 0.02
 BUSY_SECONDS: Final = 0.1
 
@@ -258,10 +259,11 @@ class Worker:
         if not self._look or self._stopping or limit <= 0:
             return
         now = self.engine.clock.now()
-        deliveries = self._source.receive(self.id, limit=limit, now=now, root_id=self._root_id)
+        workflows = self.engine.registry.workflows
+        deliveries = self._source.receive(self.id, limit=limit, now=now, root_id=self._root_id, workflows=workflows)
         self._received.extend(deliveries)
         if len(deliveries) < limit:
-            due = self._source.next_due(root_id=self._root_id)
+            due = self._source.next_due(root_id=self._root_id, workflows=workflows)
             self._look, self._next_due = False, None
             if due is not None:
                 self._expect(due)
@@ -471,6 +473,7 @@ class Worker:
                             receives=1,
                             due=sent.due,
                             root_id=sent.root_id,
+                            workflow=sent.workflow,
                         )
                     )
                 else:
@@ -566,8 +569,19 @@ class Worker:
                     self.wake()
                 if self._root_id is None:
                     self.try_parked()
+                    self._park_orphans()
             except Exception:
                 logger.exception("could not renew the lease of worker %s; trying again", self.id)
+
+    def _park_orphans(self) -> None:
+        """Say so where a run waits for a workflow that no worker seems to have. Its message stays for one that has."""
+        engine = self.engine
+        before = engine.clock.now() - ORPHANED_AFTER
+        for message_id in self._source.orphans(known=engine.registry.workflows, due_before=before):
+            run = engine.backend.inspector.get_run(run_named_in(message_id))
+            if run is not None and run.problem is None:
+                park(engine, run.run_id, "workflow-missing", f"no worker has taken it up: {missing(run.workflow)}")
+                self._closed(run.run_id)
 
     def try_parked(self) -> None:
         """Send on the runs that another build parked: this one may be the fix."""

@@ -1,8 +1,8 @@
 """A simulator: workers that crash, messages that come twice, late and in any order, clocks that disagree. From a seed.
 
-`Simulation` runs an app on several workers, each a thread with its own engine, live cache and clock, of which exactly one
-goes at a time: at every call of a port the scheduler decides, by the seed, who goes on, who dies, what is delivered
-next. So two workers race in the middle of a turn, and the same seed gives the same race again.
+`Simulation` runs an app on several workers, each a thread with its own engine, live cache and clock, of which exactly
+one goes at a time: at every call of a port the scheduler decides, by the seed, who goes on, who dies, what is
+delivered next. So two workers race in the middle of a turn, and the same seed gives the same race again.
 
 `Simulation.check` holds what must be true of every run afterwards, whatever went wrong (design, section 8).
 `watched` wraps a backend so that a test sees, or ends, every call.
@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Literal, ParamSpec, Self, TypeAlias, TypeVar
 
@@ -39,7 +40,7 @@ from everstep.core.history import (
     TimerFired,
 )
 from everstep.core.run import RunRecord, RunStatus
-from everstep.ports import Backend, Clock, Delivery
+from everstep.ports import Backend, Clock, Delivery, Unreadable
 from everstep.runtime.connection import Connection
 from everstep.runtime.engine import Engine
 from everstep.runtime.execute import StepInfo
@@ -63,7 +64,7 @@ Bodies: TypeAlias = Mapping[tuple[str, int, int], int]
 """How often the body of a step began: by run, operation and attempt."""
 
 
-class Crash(BaseException):  # noqa: N818 - not an error: the process is gone
+class Crash(BaseException):
     """The process died here. Nothing catches it, and a dead worker's later calls raise it again."""
 
 
@@ -139,7 +140,7 @@ class _CountedStep:
 
 
 def outcome(run: RunRecord) -> tuple[str, Any]:
-    """How a run ended, for comparison: ``("completed", result as plain data)`` or ``("failed", "ValueError: message")``."""
+    """How a run ended: ``("completed", result as plain data)`` or ``("failed", "ValueError: message")``."""
     if run.status is RunStatus.FAILED and run.error is not None:
         error = decode_error(run.error)
         return ("failed", f"{type(error).__name__}: {error}")
@@ -158,7 +159,7 @@ def violations(history: History) -> list[str]:
         wrong.append(f"turns are not dense: {[turn.number for turn in turns]}")
     if len({turn.nonce for turn in turns}) < len(turns):
         wrong.append("two turns carry one nonce")
-    if any(later.at < earlier.at for earlier, later in zip(turns, turns[1:], strict=False)):
+    if any(later.at < earlier.at for earlier, later in pairwise(turns)):
         wrong.append(f"time goes back: {[turn.at for turn in turns]}")
     if not turns or (run.started_at, run.completed_at) != (turns[0].at, turns[-1].at):
         wrong.append(f"the record says {run.started_at} to {run.completed_at}, the turns say otherwise")
@@ -220,14 +221,14 @@ def chain_of(backend: Backend, run_id: str) -> list[History]:
 
 
 def examine(
-    app: Workflows, backend: Backend, run_id: str, bodies: Bodies, *, disturbed: bool, alone: bool = True
+    app: Workflows, backend: Backend, run_id: str, bodies: Bodies, *, disturbed: bool, late: bool = False
 ) -> list[str]:
     """All that is wrong after a run, in the store too.
 
-    Args:
-        bodies: how often each step's body began.
-        disturbed: whether a worker died or a message came twice, so that a body may have run again.
-        alone: whether nothing else may be in the queue.
+    Args: bodies: how often each step's body began. disturbed: whether a worker died or a message came twice, so that
+    a body may have run again. late: whether an outcome may be left in the inbox of a closed run. A duplicate that
+    comes after the end leaves it, if its worker dies before it wakes the run, and somebody else has acknowledged the
+    message.
     """
     wrong: list[str] = []
     for history in chain_of(backend, run_id):
@@ -236,9 +237,9 @@ def examine(
             found = replays(app, history) + _repeated(app, history, bodies, disturbed=disturbed)
         wrong += found
         snapshot = backend.runs.load(history.run.run_id)
-        if snapshot is not None and snapshot.inbox:
+        if snapshot is not None and snapshot.inbox and not (late and snapshot.run.closed):
             wrong.append(f"left in the inbox: {[entry.key for entry in snapshot.inbox]}")
-    if alone and (backend.source.next_due() is not None or backend.source.recover(now=FOREVER)):
+    if backend.source.next_due() is not None or backend.source.recover(now=FOREVER):
         wrong.append("messages are left")
     return wrong
 
@@ -362,10 +363,10 @@ class _Worker:
             while not self.dead:
                 delivery = self.delivery
                 if delivery is not None:
+                    if isinstance(delivery.message, Unreadable):
+                        raise AssertionError(delivery.message.reason)
                     with use_connection(self.connection):
-                        handle(
-                            engine, delivery.message, runner, root_id=delivery.root_id, receives=delivery.receives
-                        )
+                        handle(engine, delivery.message, runner, root_id=delivery.root_id, receives=delivery.receives)
                     self.backend.source.acknowledge([delivery.message_id])
                     self.delivery = None
                 self._pause("idle")
@@ -402,7 +403,7 @@ class Simulation(AbstractContextManager["Simulation"]):
         app: Workflows,
         *,
         seed: int,
-        faults: Faults = Faults(),  # noqa: B008 - frozen
+        faults: Faults = Faults(),
         workers: int = 3,
         deliveries: int = 5_000,
         verify: bool = False,
@@ -465,7 +466,11 @@ class Simulation(AbstractContextManager["Simulation"]):
         Args:
             ends: says of the run's `outcome` whether it is the right one.
         """
-        wrong = [*self._wrong, *examine(self.app, self.backend, run.run_id, self.bodies, disturbed=self.disturbed)]
+        late = self.crashes > 0 and self.duplicates > 0
+        wrong = [
+            *self._wrong,
+            *examine(self.app, self.backend, run.run_id, self.bodies, disturbed=self.disturbed, late=late),
+        ]
         ended = self.ended(run)
         if ends is not None and not ends(outcome(ended)):
             wrong.append(f"this is not how it should have ended: {outcome(ended)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import final
 
@@ -27,6 +27,7 @@ class MemoryMessageQueue:
         stored = [
             StoredMessage(
                 root_id=message.root_id,
+                workflow=message.workflow,
                 due=message.due,
                 receives=0 if message.lease_to is None else 1,
                 lease=message.lease_to,
@@ -60,9 +61,18 @@ class MemoryMessageSource:
         with self._database.writing():
             self._database.put(self._tables.workers, worker, until)
 
-    def receive(self, worker: str, *, limit: int, now: Micros, root_id: str | None = None) -> Sequence[Delivery]:
+    def receive(
+        self,
+        worker: str,
+        *,
+        limit: int,
+        now: Micros,
+        root_id: str | None = None,
+        workflows: Collection[str] | None = None,
+    ) -> Sequence[Delivery]:
         with self._database.writing():
-            due = sorted((row.due, message_id) for message_id, row in self._unleased(root_id) if row.due <= now)
+            unleased = self._unleased(root_id, workflows)
+            due = sorted((row.due, message_id) for message_id, row in unleased if row.due <= now)
             taken = []
             for _, message_id in due[: max(limit, 0)]:
                 row = self._database.get(self._tables.messages, message_id)
@@ -77,6 +87,7 @@ class MemoryMessageSource:
                 receives=row.receives,
                 due=row.due,
                 root_id=row.root_id,
+                workflow=row.workflow,
             )
             for message_id, row in taken
         ]
@@ -98,9 +109,15 @@ class MemoryMessageSource:
                     self._forget(worker)
             return self._give_back(self._all_ids(), lambda lease: lease not in living, counted=True)
 
-    def next_due(self, *, root_id: str | None = None) -> Micros | None:
+    def next_due(self, *, root_id: str | None = None, workflows: Collection[str] | None = None) -> Micros | None:
         with self._database.reading():
-            return min((row.due for _, row in self._unleased(root_id)), default=None)
+            return min((row.due for _, row in self._unleased(root_id, workflows)), default=None)
+
+    def orphans(self, *, known: Collection[str], due_before: Micros) -> Sequence[str]:
+        with self._database.reading():
+            unleased = self._unleased(None, None)
+            late = ((row.due, key) for key, row in unleased if row.due < due_before and row.workflow not in known)
+            return [message_id for _, message_id in sorted(late)][:100]
 
     def leave(self, worker: str) -> None:
         with self._database.writing():
@@ -111,11 +128,13 @@ class MemoryMessageSource:
         """As the port says, for commits of other threads. Compare only numbers one thread has got."""
         return self._database.changes()
 
-    def _unleased(self, root_id: str | None) -> list[tuple[str, StoredMessage]]:
+    def _unleased(self, root_id: str | None, workflows: Collection[str] | None) -> list[tuple[str, StoredMessage]]:
         return [
             (message_id, row)
             for message_id, row in self._database.items(self._tables.messages)
-            if row.lease is None and (root_id is None or row.root_id == root_id)
+            if row.lease is None
+            and (root_id is None or row.root_id == root_id)
+            and (workflows is None or row.workflow in workflows)
         ]
 
     def _all_ids(self) -> list[str]:

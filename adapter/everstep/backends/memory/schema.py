@@ -25,6 +25,7 @@ class StoredMessage:
     """A message in the queue. ``lease`` is the worker that holds it."""
 
     root_id: str
+    workflow: str
     due: Micros
     receives: int
     lease: str | None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
 from typing import Final, final
 
 from everstep.backends.sqlite.connection import Row, SqliteDatabase
@@ -14,17 +15,21 @@ from everstep.errors import SerializationError
 from everstep.ports import Delivery, Unreadable
 
 _SEND: Final = (
-    "INSERT INTO messages (message_id, root_id, due, receives, lease, body) VALUES (?, ?, ?, ?, ?, ?) "
+    "INSERT INTO messages (message_id, root_id, workflow, due, receives, lease, body) VALUES (?, ?, ?, ?, ?, ?, ?) "
     "ON CONFLICT DO NOTHING"
 )
 _DELETE: Final = "DELETE FROM messages WHERE message_id = ?"
 
-_DUE: Final = "SELECT message_id, root_id, due, receives, body FROM messages WHERE lease IS NULL AND due <= ?"
-_RECEIVABLE: Final = f"{_DUE} ORDER BY due, message_id LIMIT ?"
-_RECEIVABLE_OF_ROOT: Final = f"{_DUE} AND root_id = ? ORDER BY due, message_id LIMIT ?"
+_OF_ROOT: Final = " AND root_id = ?"
+_OF_WORKFLOWS: Final = " AND workflow IN (SELECT value FROM json_each(?))"
+_DUE: Final = "SELECT message_id, root_id, workflow, due, receives, body FROM messages WHERE lease IS NULL AND due <= ?"
+_LONGEST_DUE_FIRST: Final = " ORDER BY due, message_id LIMIT ?"
 _LEASE: Final = "UPDATE messages SET lease = ?, receives = receives + 1 WHERE message_id = ?"
 _NEXT_DUE: Final = "SELECT min(due) FROM messages WHERE lease IS NULL"
-_NEXT_DUE_OF_ROOT: Final = f"{_NEXT_DUE} AND root_id = ?"
+_ORPHANS: Final = (
+    "SELECT message_id FROM messages WHERE lease IS NULL AND due < ? "
+    "AND workflow NOT IN (SELECT value FROM json_each(?)) ORDER BY due, message_id LIMIT 100"
+)
 
 _GIVE_BACK: Final = "UPDATE messages SET lease = NULL, receives = receives - 1 WHERE message_id = ? AND lease = ?"
 _GIVE_ALL_BACK: Final = "UPDATE messages SET lease = NULL, receives = receives - 1 WHERE lease = ?"
@@ -76,11 +81,20 @@ class SqliteMessageSource:
     def register(self, worker: str, *, until: Micros) -> None:
         self._database.write(_REGISTER, (worker, until, self._locks.hold(worker)))  # the lock first: see `recover`
 
-    def receive(self, worker: str, *, limit: int, now: Micros, root_id: str | None = None) -> Sequence[Delivery]:
+    def receive(
+        self,
+        worker: str,
+        *,
+        limit: int,
+        now: Micros,
+        root_id: str | None = None,
+        workflows: Collection[str] | None = None,
+    ) -> Sequence[Delivery]:
         if limit < 1:  # SQLite takes a negative limit for none at all
             return []
         database = self._database
-        query = (_RECEIVABLE, (now, limit)) if root_id is None else (_RECEIVABLE_OF_ROOT, (now, root_id, limit))
+        sql, parameters = _of(_DUE, (now,), root_id, workflows)
+        query = (sql + _LONGEST_DUE_FIRST, (*parameters, limit))
         if not database.rows(*query):  # do not take the write lock, and the log's pages, for nothing
             return []
         with database.unit():
@@ -110,10 +124,12 @@ class SqliteMessageSource:
                 database.write_many(_BURY, dead)
                 return database.write(_RECOVER)
 
-    def next_due(self, *, root_id: str | None = None) -> Micros | None:
-        query = (_NEXT_DUE, ()) if root_id is None else (_NEXT_DUE_OF_ROOT, (root_id,))
-        due: Micros | None = self._database.rows(*query)[0][0]
+    def next_due(self, *, root_id: str | None = None, workflows: Collection[str] | None = None) -> Micros | None:
+        due: Micros | None = self._database.rows(*_of(_NEXT_DUE, (), root_id, workflows))[0][0]
         return due
+
+    def orphans(self, *, known: Collection[str], due_before: Micros) -> Sequence[str]:
+        return [row[0] for row in self._database.rows(_ORPHANS, (due_before, json.dumps(sorted(known))))]
 
     def leave(self, worker: str) -> None:
         with self._database.unit():
@@ -126,11 +142,21 @@ class SqliteMessageSource:
         return self._database.changes()
 
 
+def _of(sql: str, parameters: Row, root_id: str | None, workflows: Collection[str] | None) -> tuple[str, Row]:
+    """The query, narrowed to a family and to workflows."""
+    if root_id is not None:
+        sql, parameters = sql + _OF_ROOT, (*parameters, root_id)
+    if workflows is not None:
+        sql, parameters = sql + _OF_WORKFLOWS, (*parameters, json.dumps(sorted(workflows)))
+    return sql, parameters
+
+
 def _row(outgoing: Outgoing) -> Row:
     lease = outgoing.lease_to
     return (
         outgoing.message_id,
         outgoing.root_id,
+        outgoing.workflow,
         outgoing.due,
         0 if lease is None else 1,
         lease,
@@ -139,13 +165,15 @@ def _row(outgoing: Outgoing) -> Row:
 
 
 def _delivery(row: Row) -> Delivery:
-    message_id, root_id, due, receives, body = row
+    message_id, root_id, workflow, due, receives, body = row
     message: Message | Unreadable
     try:
         message = decode_message(body)
     except SerializationError as error:
         message = Unreadable(reason=str(error))
-    return Delivery(message_id=message_id, message=message, receives=receives + 1, due=due, root_id=root_id)
+    return Delivery(
+        message_id=message_id, message=message, receives=receives + 1, due=due, root_id=root_id, workflow=workflow
+    )
 
 
 def _delete(database: SqliteDatabase, message_ids: Sequence[str]) -> None:

@@ -53,7 +53,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             run_id TEXT NOT NULL, op INTEGER NOT NULL, attempt INTEGER NOT NULL,
             PRIMARY KEY (run_id, op, attempt)) WITHOUT ROWID""",
         """CREATE TABLE messages (
-            message_id TEXT NOT NULL PRIMARY KEY, root_id TEXT NOT NULL, due INTEGER NOT NULL,
+            message_id TEXT NOT NULL PRIMARY KEY, root_id TEXT NOT NULL, workflow TEXT NOT NULL, due INTEGER NOT NULL,
             receives INTEGER NOT NULL, lease TEXT, body BLOB NOT NULL) WITHOUT ROWID""",
         "CREATE INDEX messages_waiting ON messages (due, message_id) WHERE lease IS NULL",
         "CREATE INDEX messages_waiting_by_root ON messages (root_id, due, message_id) WHERE lease IS NULL",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from everstep.core import messages
 from everstep.core.history import Micros
-from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, Message, Outgoing, StartRun, message_id
+from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, Message, StartRun, message_id
 from everstep.ports import Backend, Delivery
 from everstep.testing.contracts.samples import (
     MINUTE,
@@ -41,9 +42,16 @@ class MessageQueueContract(Contract):
         ],
     )
     def test_send_keeps_the_message(self, backend: Backend, message: Message) -> None:
-        backend.queue.send([Outgoing(message_id=message_id(message), message=message, due=NOW, root_id="a root")])
+        backend.queue.send([messages.outgoing(message, NOW, "a root", "order")])
         assert _receive_all(backend) == [
-            Delivery(message_id=message_id(message), message=message, receives=1, due=NOW, root_id="a root")
+            Delivery(
+                message_id=message_id(message),
+                message=message,
+                receives=1,
+                due=NOW,
+                root_id="a root",
+                workflow="order",
+            )
         ]
 
     def test_send_of_nothing_is_no_error(self, backend: Backend) -> None:

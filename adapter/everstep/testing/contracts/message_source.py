@@ -233,6 +233,31 @@ class MessageSourceContract(Contract):
         backend.source.release(ANN, [sent_id(2)])
         assert backend.source.next_due() == NOW
 
+    # --- workflows ---------------------------------------------------------------------------------
+
+    def test_a_worker_is_given_only_the_workflows_it_asks_for(self, backend: Backend) -> None:
+        _send(backend, outgoing(0, workflow="order"), outgoing(1, workflow="trial", due=NOW - 1))
+        backend.source.register(ANN, until=LATER)
+        assert _ids(list(backend.source.receive(ANN, limit=9, now=NOW, workflows=["order", "x"]))) == [sent_id(0)]
+        assert backend.source.next_due(workflows=["order"]) is None
+        assert backend.source.next_due(workflows=["trial"]) == NOW - 1
+        assert backend.source.receive(ANN, limit=9, now=NOW, workflows=[]) == []
+        (rest,) = backend.source.receive(ANN, limit=9, now=NOW, workflows={"trial"}, root_id="root")
+        assert (rest.message_id, rest.workflow) == (sent_id(1), "trial")
+
+    def test_orphans_are_late_messages_of_other_workflows(self, backend: Backend) -> None:
+        _send(
+            backend,
+            outgoing(0, workflow="unknown", due=NOW - 5),
+            outgoing(1, workflow="unknown", due=NOW),
+            outgoing(2, workflow="order", due=NOW - 5),
+            outgoing(3, workflow="unknown", due=NOW - 9, lease_to=ANN),
+            outgoing(4, workflow="lost", due=NOW - 7),
+        )
+        assert backend.source.orphans(known=["order"], due_before=NOW) == [sent_id(4), sent_id(0)]
+        assert backend.source.orphans(known=["order", "unknown", "lost"], due_before=NOW) == []
+        assert len(backend.source.orphans(known=[], due_before=NOW)) == 3
+
     # --- changes -----------------------------------------------------------------------------------
 
     def test_changes_is_steady_while_nothing_happens(self, backend: Backend) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 import pytest
 
+from everstep.core import messages
 from everstep.core.history import (
     CancelTimer,
     CompleteRun,
@@ -24,7 +25,7 @@ from everstep.core.history import (
     TimerFired,
     Turn,
 )
-from everstep.core.messages import AdvanceRun, Outgoing, message_id
+from everstep.core.messages import AdvanceRun, Outgoing
 from everstep.core.run import Problem, RunRecord
 from everstep.ports import Backend, InboxEntry
 
@@ -101,9 +102,16 @@ def problem(build: str = "build-1", *, at: Micros = NOW) -> Problem:
     return Problem(code="divergence", message="turn 3 asks for another step – why?", turn=3, build=build, at=at)
 
 
-def outgoing(number: int = 0, *, due: Micros = NOW, root_id: str = "root", lease_to: str | None = None) -> Outgoing:
+def outgoing(
+    number: int = 0,
+    *,
+    due: Micros = NOW,
+    root_id: str = "root",
+    workflow: str = "order",
+    lease_to: str | None = None,
+) -> Outgoing:
     message = AdvanceRun(run_id=run_id(number), cause="test")
-    return Outgoing(message_id=message_id(message), message=message, due=due, root_id=root_id, lease_to=lease_to)
+    return messages.outgoing(message, due, root_id, workflow, lease_to)
 
 
 def sent_id(number: int = 0) -> str:
