@@ -17,16 +17,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from everstep import Workflows, run, start_sync
 from everstep.assembly import connect_sqlite, use_connection
+from everstep.core.history import Turn
 from everstep.core.replay import Replay, RunInfo
 from everstep.runtime.connection import Connection
 from everstep.runtime.worker import Worker
+from everstep.testing import History
 
 Synchronous: TypeAlias = Literal["NORMAL", "FULL"]
 
@@ -113,28 +115,25 @@ def latencies(connection: Connection, count: int = 100) -> list[float]:
     return asyncio.run(measure())
 
 
-def replays(connection: Connection, turns: int = 5000) -> tuple[float, float]:
+def replays(connection: Connection, count: int = 5000) -> tuple[float, float]:
     """Turns per second: applied to a fresh instance, and read from the file, decoded and applied."""
-    handle = start_sync(sequence, turns - 1)
+    handle = start_sync(sequence, count - 1)
     asyncio.run(_finish(connection, handle.run_id))
 
     def load_and_apply() -> None:
-        snapshot = connection.backend.runs.load(handle.run_id)
-        assert snapshot is not None
-        apply(snapshot.turns)
+        apply(History.read(connection.backend, handle.run_id).turns)
 
-    def apply(history: Any) -> None:
+    def apply(turns: Sequence[Turn]) -> None:
         replay = Replay(
-            wf.workflows["sequence"], RunInfo(run_id=handle.run_id, workflow="sequence", input=record.run.input)
+            wf.workflows["sequence"], RunInfo(run_id=handle.run_id, workflow="sequence", input=history.run.input)
         )
-        replay.apply(*history)
+        replay.apply(*turns)
         assert replay.closing is not None
 
-    record = connection.backend.runs.load(handle.run_id)
-    assert record is not None
-    warm = min(timed(lambda: apply(record.turns)) for _ in range(3))
+    history = History.read(connection.backend, handle.run_id)
+    warm = min(timed(lambda: apply(history.turns)) for _ in range(3))
     cold = min(timed(load_and_apply) for _ in range(3))
-    return turns / warm, turns / cold
+    return count / warm, count / cold
 
 
 async def _finish(connection: Connection, run_id: str) -> None:

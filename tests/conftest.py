@@ -68,7 +68,9 @@ def _getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
 
 def _allow(family: int, address: Any) -> None:
     if family in (socket.AF_INET, socket.AF_INET6) and not _is_loopback(address[0]):
-        raise NetworkBlockedError(f"a test tried to reach {address[0]!r}: tests use nothing but this machine's loopback")
+        raise NetworkBlockedError(
+            f"a test tried to reach {address[0]!r}: tests use nothing but this machine's loopback"
+        )
 
 
 def _is_loopback(host: str | bytes) -> bool:

@@ -88,7 +88,7 @@ def test_custom_class_without_its_init() -> None:
 @pytest.mark.parametrize(
     ("make", "names"),
     [
-        (lambda: open("/nowhere/x"), ["errno", "strerror", "filename"]),  # noqa: PTH123, SIM115
+        (lambda: open("/nowhere/x"), ["errno", "strerror", "filename"]),  # noqa: SIM115
         (lambda: b"\xff".decode(), ["object", "start", "end", "reason"]),
         (lambda: __import__("nowhere_at_all"), ["name"]),
         (lambda: cast("dict[str, int]", {})["k"], []),

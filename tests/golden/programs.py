@@ -103,9 +103,10 @@ async def concurrent() -> list[Any]:
         async with gate:
             return await echo(number)
 
+    tasks: list[asyncio.Task[Any]] = []
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(gated(number)) for number in range(5)]
+            tasks += [group.create_task(gated(number)) for number in range(5)]
             group.create_task(fatal("group"))
     except* FatalError:
         order.append("group failed")

@@ -66,7 +66,7 @@ def test_a_value_that_does_not_fit_is_refused_at_start(app, env):
     with pytest.raises(TypeValidationError, match=r"workflow 'create'.*count"):
         env.start(create, count=0, points=[])
     with pytest.raises(TypeValidationError, match=r"workflow 'create'.*points"):
-        env.start(create, count=1, points=[Point(1, 2), "no point"])  # type: ignore[list-item]
+        env.start(create, count=1, points=[Point(1, 2), "no point"])
     assert runs(env) == []
 
 

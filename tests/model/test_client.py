@@ -284,7 +284,7 @@ def test_start_takes_workflows_only(app):
 
     for wrong in (step, lambda: None, "name"):
         with pytest.raises(TypeError, match=r"start\(\) takes a workflow declared with @wf.workflow, not"):
-            start_sync(wrong)  # type: ignore[arg-type]
+            start_sync(wrong)
 
 
 def test_what_blocks_is_refused_where_a_loop_is_running(env, double):

@@ -120,7 +120,7 @@ def test_wrong_retry_policies(options, error):
 
 def test_retry_on_takes_exception_classes():
     with pytest.raises(TypeError, match="retry_on must be a tuple of exception classes"):
-        RetryPolicy(retry_on=[ValueError])  # type: ignore[arg-type]
+        RetryPolicy(retry_on=[ValueError])
 
 
 def test_the_build_is_stable_and_tells_modules_apart(app):

@@ -252,7 +252,7 @@ def test_runs_that_another_build_parked_are_tried_by_a_worker_that_starts(connec
         app._build = f"present={present}"
         return app
 
-    monkeypatch.setattr("everstep.runtime.worker.ORPHANED_AFTER", 0)
+    monkeypatch.setattr("everstep.runtime.heartbeat.ORPHANED_AFTER", 0)
     handle = start_sync(version(True).workflows["body"])
     (error,) = asyncio.run(work(connection, version(False), handle, lease=60_000))
     assert "is parked: no worker has taken it up: workflow 'body' is not registered" in str(error)
@@ -579,3 +579,17 @@ def test_a_worker_leaves_alone_what_another_app_on_the_same_file_is_doing(connec
         return results
 
     assert asyncio.run(program()) == [10, 1]
+
+
+def test_a_body_that_computes_for_long_is_reported_with_its_place(connection, app, caplog):
+    @app.workflow
+    async def body() -> int:
+        until = threading.Event()
+        until.wait(1)  # instead of a computation
+        return 1
+
+    handle = start_sync(body)
+    with caplog.at_level("WARNING", logger="everstep.worker"):
+        assert asyncio.run(work(connection, app, handle, lease=300_000)) == [1]
+    (record, *_) = caplog.records
+    assert f"the body of run {handle.run_id} has kept its worker for seconds" in record.message

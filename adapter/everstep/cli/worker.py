@@ -126,7 +126,6 @@ def _serve(connection: Connection, serving: Worker, log: _Log) -> ExitCode:
             remove()
 
     with staged([finish, insist]) as signals:
-        serving.try_parked()
         asyncio.run(serve())
     log.say("stopped", "stopped")
     return ExitCode.DONE if signals.count < 2 else signals.exit_code

@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
-from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 from everstep.core.history import Micros, StepCompleted, StepFailed
 from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, StartRun, run_named_in, run_of
-from everstep.core.run import Closed, Parked, RunRecord
+from everstep.core.run import Closed, Parked
 from everstep.errors import SerializationError, StoreBusyError
 from everstep.ports import Delivery, Unreadable
-from everstep.runtime.advance import Arrival, Decision, Slots, abandon, decide, missing, park, record, refused, settle
+from everstep.runtime.advance import Arrival, Decision, Slots, abandon, decide, park, record, refused, settle
+from everstep.runtime.arrived import Arrived, ended
 from everstep.runtime.engine import Engine
 from everstep.runtime.execute import (
     DEFAULT_THREADS,
@@ -39,42 +38,13 @@ from everstep.runtime.execute import (
     run_attempt,
 )
 from everstep.runtime.handle import still_wanted
-from everstep.runtime.progress import AttemptFailed, AttemptStarted, AttemptSucceeded
-from everstep.runtime.start import resume_run
+from everstep.runtime.heartbeat import LEASE, Heartbeat
+from everstep.runtime.progress import AttemptStarted
 
 logger: Final = logging.getLogger("everstep.worker")
 
-LEASE: Final[Micros] = 30_000_000
-ORPHANED_AFTER: Final[Micros] = 60_000_000
 POLL_SECONDS: Final = 0.02
 BUSY_SECONDS: Final = 0.1
-
-
-@dataclass(slots=True, kw_only=True)
-class _Arrived:
-    """What arrived for one run, and the messages to acknowledge once it is recorded."""
-
-    arrival: Arrival
-    messages: list[str] = field(default_factory=list)
-    start: RunRecord | None = None
-    told: list[AttemptSucceeded | AttemptFailed] = field(default_factory=list)
-
-    def joined(self, other: _Arrived | None) -> _Arrived:
-        """This and what arrived for the same run besides."""
-        if other is None:
-            return self
-        mine, its = self.arrival, other.arrival
-        mine.events += its.events
-        mine.timers += its.timers
-        mine.again += its.again
-        mine.restarted = mine.restarted or its.restarted
-        mine.read_inbox = mine.read_inbox or its.read_inbox
-        mine.recover = mine.recover or its.recover
-        mine.not_before = max(mine.not_before, its.not_before)
-        self.messages += other.messages
-        self.start = self.start or other.start
-        self.told += other.told
-        return self
 
 
 class Worker:
@@ -114,13 +84,13 @@ class Worker:
         self._suspect: str | None = None
         self._finished: deque[tuple[Delivery, ExecuteStep, Outcome]] = deque()
         self._retries: list[tuple[Delivery, ExecuteStep, Failed]] = []
-        self._arrived: dict[str, _Arrived] = {}
+        self._arrived: dict[str, Arrived] = {}
         self._round_due = False
         self._look = True
         self._changes = -1
         self._next_due: Micros | None = None
         self._stopping = False
-        self._heart = threading.Event()
+        self._deciding: str | None = None
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -129,25 +99,28 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._context = copy_context()
         self._over: asyncio.Future[None] = self._loop.create_future()
-        self._renew()
-        self._source.recover(now=self.engine.clock.now())
-        if self._root_id is None:
-            self.try_parked()
-        heart = threading.Thread(target=self._beat, name="everstep-lease", daemon=True)
-        heart.start()
+        heartbeat = Heartbeat(
+            self.engine,
+            self.id,
+            lease=self._lease,
+            whole=self._root_id is None,
+            deciding=lambda: self._deciding,
+            wake=self.wake,
+            closed=self._closed,
+        )
+        heartbeat.start()
         try:
             self._tick()
             await self._over
         finally:
             self._stopping = True
-            self._heart.set()
             tasks = list(self._running.values())
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._threads.close()
             self.engine.live.clear()
-            await asyncio.to_thread(heart.join)
+            await asyncio.to_thread(heartbeat.stop)
             self._source.leave(self.id)
 
     def stop(self) -> None:
@@ -283,27 +256,9 @@ class Worker:
             self._received.popleft()
 
     def _arrive(self, delivery: Delivery, message: StartRun | AdvanceRun | FireTimer) -> None:
-        again = delivery.receives > 1
-        if again or isinstance(message, AdvanceRun):
+        if delivery.receives > 1 or isinstance(message, AdvanceRun):  # an advance lowers the flag before it reads
             self.engine.backend.inbox.lower_flag(run_of(message))
-        arrived = self._for(run_of(message))
-        arrived.messages.append(delivery.message_id)
-        arrival = arrived.arrival
-        arrival.read_inbox = arrival.read_inbox or again or isinstance(message, AdvanceRun)
-        match message:
-            case StartRun(run=run):
-                arrived.start = run
-                arrival.restarted = True
-                arrival.not_before = max(arrival.not_before, run.start_at)
-            case AdvanceRun(recover=recover, due=due):
-                arrival.not_before = max(arrival.not_before, due)
-                arrival.recover = arrival.recover or recover
-            case FireTimer(op=op, due=due):
-                arrival.timers.append(op)
-                arrival.not_before = max(arrival.not_before, due)
-                arrival.read_inbox = True  # what is in there came before the timer
-            case _:
-                assert_never(message)
+        self._for(run_of(message)).take(delivery, message)
 
     def _park(self, delivery: Delivery, code: str, reason: str) -> None:
         run_id = run_named_in(delivery.message_id)
@@ -343,10 +298,10 @@ class Worker:
                 for run_id, arrived in waiting.items():
                     self._arrived[run_id] = arrived.joined(self._arrived.get(run_id))
 
-    def _for(self, run_id: str) -> _Arrived:
+    def _for(self, run_id: str) -> Arrived:
         arrived = self._arrived.get(run_id)
         if arrived is None:
-            arrived = self._arrived[run_id] = _Arrived(arrival=Arrival(run_id=run_id))
+            arrived = self._arrived[run_id] = Arrived(arrival=Arrival(run_id=run_id))
         return arrived
 
     def _sort_finished(self) -> None:
@@ -375,17 +330,18 @@ class Worker:
         arrived.arrival.events.append(event)
         arrived.messages.append(delivery.message_id)
         if self.engine.observe is not None:
-            arrived.told.append(_told(self.engine, message, outcome))
+            arrived.told.append(ended(self.engine, message, outcome))
 
     def _decide(
         self,
-    ) -> tuple[list[tuple[_Arrived, Decision | None]], list[tuple[Delivery, ExecuteStep, Failed]]]:
+    ) -> tuple[list[tuple[Arrived, Decision | None]], list[tuple[Delivery, ExecuteStep, Failed]]]:
         slots = None if self._stopping else Slots(worker=self.id, free=self._free - len(self._begun))
         arrivals, self._arrived = self._arrived, {}
         retried, self._retries = self._retries, []
-        decided: list[tuple[_Arrived, Decision | None]] = []
+        decided: list[tuple[Arrived, Decision | None]] = []
         try:
-            for arrived in arrivals.values():
+            for run_id, arrived in arrivals.items():
+                self._deciding = run_id
                 decision = decide(self.engine, arrived.arrival, slots)
                 if decision is None and arrived.start is not None and self.engine.backend.runs.create(arrived.start):
                     decision = decide(self.engine, arrived.arrival, slots)
@@ -393,17 +349,19 @@ class Worker:
         except BaseException:
             self._undo(arrivals, decided, retried)
             raise
+        finally:
+            self._deciding = None
         return decided, retried
 
     def _write(
         self,
-        decided: list[tuple[_Arrived, Decision | None]],
+        decided: list[tuple[Arrived, Decision | None]],
         retried: list[tuple[Delivery, ExecuteStep, Failed]],
     ) -> None:
         """Write all that was decided in one unit; what was leased to this worker is to begin."""
         engine = self.engine
-        lost: list[tuple[_Arrived, Decision]] = []
-        won: list[tuple[_Arrived, Decision]] = []
+        lost: list[tuple[Arrived, Decision]] = []
+        won: list[tuple[Arrived, Decision]] = []
         done: list[str] = []
         try:
             with engine.backend.unit():
@@ -434,7 +392,7 @@ class Worker:
             self._arrived[arrived.arrival.run_id] = arrived
         if engine.observe is not None:
             for _, message, failed in retried:
-                engine.observe(_told(engine, message, failed))
+                engine.observe(ended(engine, message, failed))
         self._settle(won)
 
     def _write_one_by_one(self) -> None:
@@ -458,7 +416,7 @@ class Worker:
                     self._settle([(arrived, decision)])
             self._source.acknowledge(arrived.messages)
 
-    def _settle(self, won: list[tuple[_Arrived, Decision]]) -> None:
+    def _settle(self, won: list[tuple[Arrived, Decision]]) -> None:
         engine = self.engine
         for arrived, decision in won:
             for progress in arrived.told:
@@ -483,8 +441,8 @@ class Worker:
 
     def _undo(
         self,
-        arrivals: dict[str, _Arrived],
-        decided: list[tuple[_Arrived, Decision | None]],
+        arrivals: dict[str, Arrived],
+        decided: list[tuple[Arrived, Decision | None]],
         retried: list[tuple[Delivery, ExecuteStep, Failed]],
     ) -> None:
         """Nothing was written: keep what arrived for the next round, and throw away what was replayed ahead of it."""
@@ -554,58 +512,3 @@ class Worker:
             if self._suspect == delivery.message_id:
                 self._suspect = None
             self._soon()
-
-    # --- leases ----------------------------------------------------------------------------------
-
-    def _renew(self) -> None:
-        self._source.register(self.id, until=self.engine.clock.now() + self._lease)
-
-    def _beat(self) -> None:
-        """Renew the lease, take back what dead workers held, and try runs that another build parked."""
-        while not self._heart.wait(self._lease / 1_000_000 / 6):
-            try:
-                self._renew()
-                if self._source.recover(now=self.engine.clock.now()):
-                    self.wake()
-                if self._root_id is None:
-                    self.try_parked()
-                    self._park_orphans()
-            except Exception:
-                logger.exception("could not renew the lease of worker %s; trying again", self.id)
-
-    def _park_orphans(self) -> None:
-        """Say so where a run waits for a workflow that no worker seems to have. Its message stays for one that has."""
-        engine = self.engine
-        before = engine.clock.now() - ORPHANED_AFTER
-        for message_id in self._source.orphans(known=engine.registry.workflows, due_before=before):
-            run = engine.backend.inspector.get_run(run_named_in(message_id))
-            if run is not None and run.problem is None:
-                park(engine, run.run_id, "workflow-missing", f"no worker has taken it up: {missing(run.workflow)}")
-                self._closed(run.run_id)
-
-    def try_parked(self) -> None:
-        """Send on the runs that another build parked: this one may be the fix."""
-        engine = self.engine
-        for run_id in engine.backend.inspector.parked(not_by=engine.registry.build):
-            resume_run(engine.backend, engine.clock, run_id, engine.nonce())
-            self.wake()
-
-
-def _told(engine: Engine, message: ExecuteStep, outcome: Outcome) -> AttemptSucceeded | AttemptFailed:
-    if isinstance(outcome, Failed):
-        return AttemptFailed(
-            run_id=message.run_id,
-            op=message.op,
-            step=message.name,
-            attempt=message.attempt,
-            at=outcome.ended_at,
-            error=outcome.error,
-            retry_at=outcome.retry_at,
-        )
-    return AttemptSucceeded(
-        run_id=message.run_id,
-        op=message.op,
-        step=message.name,
-        attempt=message.attempt,
-        at=engine.clock.now(),
-    )
