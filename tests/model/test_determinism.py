@@ -74,7 +74,10 @@ def reads_a_file_and_hides_it():
         (lambda: asyncio.get_running_loop().add_signal_handler(1, print), "loop.add_signal_handler()"),
         (lambda: asyncio.get_running_loop().run_until_complete(asyncio.Future()), "loop.run_until_complete()"),
         (lambda: asyncio.get_running_loop().call_soon_threadsafe(print), "loop.call_soon_threadsafe()"),
-        (lambda: asyncio.get_running_loop().set_task_factory(asyncio.Task), "loop.set_task_factory()"),
+        (
+            lambda: asyncio.get_running_loop().set_task_factory(lambda loop, coro, **_: asyncio.Task(coro, loop=loop)),
+            "loop.set_task_factory()",
+        ),
     ],
 )
 def test_io_in_a_body_parks_the_run_and_names_the_call_and_the_place(app, env, step, action, named):
