@@ -235,10 +235,10 @@ def stop_outside_a_transaction(pid: int, database: Path) -> None:
 
 
 def test_a_step_that_kills_its_worker(tmp_path: Path) -> None:
-    """It is found and given up; what was under way beside it gets through, and a new worker is all it takes."""
+    """It is found, and its run parked; what was under way beside it is kept, and the run goes on when it is mended."""
     site = Site(tmp_path, limits=True)
     try:
-        run = site.start(poisoned, 20, [*map(str, range(20)), "StepInterruptedError"])
+        run = site.start(poisoned, 20, [*map(str, range(20)), "mended"])
         lives = 0
         while not site.closed(run):
             pid = site.worker()
@@ -247,6 +247,13 @@ def test_a_step_that_kills_its_worker(tmp_path: Path) -> None:
             wait_until(partial(ended_or_closed, site, run, pid), "the worker neither dies nor finishes")
             if not alive(pid):
                 site.living.discard(pid)
+        problem = site.connection.get(run.run_id).problem
+        assert problem is not None
+        assert problem.code == "poison"
+        (tmp_path / "mended").touch()
+        site.connection.resume(run.run_id)
+        if not site.living:
+            site.worker()
         site.finish()
         site.check(f"{lives} lives")
     finally:

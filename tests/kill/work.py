@@ -93,9 +93,11 @@ async def meet(log: str, number: int, workers: int) -> int:
 
 
 @wf.step
-async def kill_the_worker(log: str) -> None:
+async def kill_the_worker(log: str) -> str:
     leave_a_line(log)
-    os.kill(os.getpid(), signal.SIGKILL)
+    if not Path(log).with_name("mended").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "mended"
 
 
 @wf.workflow

@@ -272,12 +272,6 @@ def deaths(engine: Engine, run_id: str, message_id: str) -> int:
     )
 
 
-def given_up(engine: Engine, message: ExecuteStep) -> Failed:
-    """The outcome of a step that kills its workers."""
-    why = f"workers died while they ran it, {MAX_DEATHS} times when nothing else was suspected"
-    return _interrupted(engine, message.name, engine.clock.now(), why)
-
-
 def _interrupted(engine: Engine, name: str, now: Micros, why: str) -> Failed:
     error = StepInterruptedError(f"step {name!r} was given up: {why}")
     return Failed(error=encode_error(error), retry_at=None, started_at=now, ended_at=engine.clock.now())

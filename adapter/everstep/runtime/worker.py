@@ -33,7 +33,6 @@ from everstep.runtime.execute import (
     Threads,
     Unrunnable,
     deaths,
-    given_up,
     next_attempt,
     run_attempt,
 )
@@ -269,34 +268,35 @@ class Worker:
     def _try_suspect(self) -> None:
         """Begin one of the messages that were received suspiciously often: alone, so that it is told from the innocent.
 
-        Each beginning is counted durably; what has died in it too often is given up: a step fails, a body is parked.
+        Each beginning is counted durably. The run of one that has died in it too often is parked: its worker may have
+        been killed by others after all, and then `resume` is all it needs.
         """
         if not self._suspects or self._suspect is not None or self._stopping:
             return
-        delivery = self._suspects.popleft()
+        delivery = self._suspects[0]  # it stays there until it is handed on
         message = delivery.message
         if isinstance(message, Unreadable):
             raise AssertionError(message)
-        dead = deaths(self.engine, run_of(message), delivery.message_id) >= MAX_DEATHS
-        if isinstance(message, ExecuteStep):
-            if dead:
-                self._finished.append((delivery, message, given_up(self.engine, message)))
-            else:
-                self._suspect = delivery.message_id
-                self._begun.append(delivery)
-        elif dead:
-            reason = (
-                f"the workflow's body killed its worker {MAX_DEATHS} times: does it end the process, or eat its memory?"
+        if deaths(self.engine, run_of(message), delivery.message_id) >= MAX_DEATHS:
+            what = f"step {message.name!r}" if isinstance(message, ExecuteStep) else "the workflow's body"
+            self._park(
+                delivery,
+                "poison",
+                f"its workers died {MAX_DEATHS} times while they ran {what} and nothing else that was suspected: "
+                f"does it end the process, or eat its memory?",
             )
-            self._park(delivery, "poison", reason)
+        elif isinstance(message, ExecuteStep):
+            self._suspect = delivery.message_id
+            self._begun.append(delivery)
         else:
             waiting, self._arrived = self._arrived, {}
-            self._arrive(delivery, message)
             try:
+                self._arrive(delivery, message)
                 self._write(*self._decide())
             finally:
                 for run_id, arrived in waiting.items():
                     self._arrived[run_id] = arrived.joined(self._arrived.get(run_id))
+        self._suspects.popleft()
 
     def _for(self, run_id: str) -> Arrived:
         arrived = self._arrived.get(run_id)
