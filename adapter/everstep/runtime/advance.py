@@ -56,7 +56,7 @@ class Arrival:
         events: outcomes, in order of arrival.
         timers: timers whose messages came.
         again: operations whose messages came again although their outcomes are recorded.
-        restarted: the message that starts the run came.
+        start: the run that a start message asks for; it is created if it is not there.
         read_inbox: there may be more in the inbox.
         recover: ask again for all that is outstanding.
         not_before: it is at least this late, whatever the clock says: a timer's message was due then.
@@ -66,7 +66,7 @@ class Arrival:
     events: list[Event] = field(default_factory=list)
     timers: list[int] = field(default_factory=list)
     again: list[int] = field(default_factory=list)
-    restarted: bool = False
+    start: RunRecord | None = None
     read_inbox: bool = False
     recover: bool = False
     not_before: Micros = 0
@@ -122,14 +122,21 @@ def advance(engine: Engine, arrival: Arrival) -> None:
 
 
 def decide(engine: Engine, arrival: Arrival, slots: Slots | None = None) -> Decision | None:
-    """Replay the run with what arrived. None when there is nothing to write."""
+    """Replay the run with what arrived. None when there is nothing to write.
+
+    Writes nothing but the record of a run whose start message came and which is not there.
+    """
     live = engine.live.take(arrival.run_id)
     inbox: Sequence[InboxEntry] = ()
     # A warm instance may be behind the history. What it accepts, the append judges; before it refuses something, look.
     behind = live is not None and not all(live.replay.wants(event) for event in arrival.events)
     if live is None or behind or arrival.read_inbox or arrival.recover:
+        first_turn = 0 if live is None else live.replay.turns
         try:
-            snapshot = engine.backend.runs.load(arrival.run_id, first_turn=0 if live is None else live.replay.turns)
+            snapshot = engine.backend.runs.load(arrival.run_id, first_turn=first_turn)
+            if snapshot is None and arrival.start is not None:  # whoever started it died before the record was there
+                engine.backend.runs.create(arrival.start)
+                snapshot = engine.backend.runs.load(arrival.run_id, first_turn=first_turn)
         except BaseException:
             if live is not None:
                 live.replay.discard()
@@ -326,7 +333,7 @@ def _unsure(
     turns: set[int | None] = {replay.consumed_in(op) for op in arrival.again}
     turns.update(replay.consumed_in(event.op) for event in arrival.events if not isinstance(event, RunStarted))
     turns.update(replay.consumed_in(op) for op in arrival.timers if replay.leads(op))
-    if arrival.restarted and replay.turns > 0:
+    if arrival.start is not None and replay.turns > 0:
         turns.add(0)
     for entry in inbox:
         turn = None if isinstance(entry.event, RunStarted) else replay.consumed_in(entry.event.op)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, StartRun
-from everstep.core.run import RunRecord
 from everstep.ports import Delivery
 from everstep.runtime.advance import Arrival
 from everstep.runtime.engine import Engine
@@ -20,7 +19,6 @@ class Arrived:
 
     arrival: Arrival
     messages: list[str] = field(default_factory=list)
-    start: RunRecord | None = None
     told: list[AttemptSucceeded | AttemptFailed] = field(default_factory=list)
 
     def take(self, delivery: Delivery, message: StartRun | AdvanceRun | FireTimer) -> None:
@@ -30,8 +28,7 @@ class Arrived:
         arrival.read_inbox = arrival.read_inbox or delivery.receives > 1 or isinstance(message, AdvanceRun)
         match message:
             case StartRun(run=run):
-                self.start = run
-                arrival.restarted = True
+                arrival.start = run
                 arrival.not_before = max(arrival.not_before, run.start_at)
             case AdvanceRun(recover=recover, due=due):
                 arrival.not_before = max(arrival.not_before, due)
@@ -51,12 +48,11 @@ class Arrived:
         mine.events += its.events
         mine.timers += its.timers
         mine.again += its.again
-        mine.restarted = mine.restarted or its.restarted
+        mine.start = mine.start or its.start
         mine.read_inbox = mine.read_inbox or its.read_inbox
         mine.recover = mine.recover or its.recover
         mine.not_before = max(mine.not_before, its.not_before)
         self.messages += other.messages
-        self.start = self.start or other.start
         self.told += other.told
         return self
 

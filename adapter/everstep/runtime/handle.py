@@ -52,8 +52,7 @@ def handle(
         engine.backend.inbox.lower_flag(run_of(message))
     match message:
         case StartRun(run=run):
-            engine.backend.runs.create(run)
-            advance(engine, Arrival(run_id=run.run_id, not_before=run.start_at, read_inbox=again, restarted=True))
+            advance(engine, Arrival(run_id=run.run_id, start=run, not_before=run.start_at, read_inbox=again))
         case AdvanceRun(run_id=run_id, recover=recover, due=due):
             advance(engine, Arrival(run_id=run_id, not_before=due, read_inbox=True, recover=recover))
         case FireTimer(run_id=run_id, op=op, due=due):

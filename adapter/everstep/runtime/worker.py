@@ -343,8 +343,6 @@ class Worker:
             for run_id, arrived in arrivals.items():
                 self._deciding = run_id
                 decision = decide(self.engine, arrived.arrival, slots)
-                if decision is None and arrived.start is not None and self.engine.backend.runs.create(arrived.start):
-                    decision = decide(self.engine, arrived.arrival, slots)
                 decided.append((arrived, decision))
         except BaseException:
             self._undo(arrivals, decided, retried)
