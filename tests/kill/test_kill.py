@@ -30,6 +30,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -87,8 +88,8 @@ class Site:
         return process.stdout.readline().strip()
 
     def close(self) -> None:
-        for pid in list(self.living):
-            self.kill(pid)
+        for pid in filter(alive, self.living):
+            os.kill(pid, signal.SIGKILL)
         self._nursery.communicate()
         self.connection.close()
 
@@ -123,10 +124,17 @@ class Site:
     def closed(self, run: Run[Any]) -> bool:
         return at_rest(self.connection.get(run.run_id))
 
+    def still_works(self, pid: int) -> bool:
+        assert alive(pid), f"worker {pid} ended by itself; workers said: {self._said()}"
+        return True
+
+    def closed_by_the_living(self, run: Run[Any]) -> bool:
+        return all(self.still_works(pid) for pid in self.living) and self.closed(run)
+
     def finish(self) -> None:
         """Wait for all runs, then end the workers that live."""
         for run, _ in self.runs:
-            wait_until(lambda run=run: self.closed(run), f"{run} does not end: {self._said()}")  # type: ignore[misc]
+            wait_until(partial(self.closed_by_the_living, run), f"{run} does not end")
         for pid in list(self.living):
             self.end(pid)
 
@@ -147,13 +155,12 @@ class Site:
             assert not wrong, (
                 f"{context}: {record.workflow} {run.run_id}: {'; '.join(wrong)}; workers said: {self._said()}"
             )
-        with sqlite3.connect(self.database) as direct:
+        with closing(sqlite3.connect(self.database)) as direct:
             assert direct.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
             for table in ("messages", "inbox", "workers"):
                 assert direct.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), (
                     f"{context}: {table} has rows"
                 )
-        direct.close()
 
     def _said(self) -> str:
         return self.errors.read_text()[-2000:] if self.errors.exists() else "nothing"
@@ -205,10 +212,10 @@ def test_stopped_beyond_its_lease(site: Site, tmp_path: Path) -> None:
     go = tmp_path / "go"
     run = site.start(gate, str(go), "it is there 2")
     sleeper = site.worker(lease=400_000)
-    wait_until(lambda: len(lines(site.log)) == 1, "the first worker does not begin the step")
+    wait_until(lambda: site.still_works(sleeper) and len(lines(site.log)) == 1, "the first worker does not begin")
     stop_outside_a_transaction(sleeper, site.database)
     second = site.worker(lease=400_000)
-    wait_until(lambda: len(lines(site.log)) == 2, "nobody takes the step over")
+    wait_until(lambda: site.still_works(second) and len(lines(site.log)) == 2, "nobody takes the step over")
     go.touch()
     wait_until(lambda: site.closed(run), "the run does not end")
     os.kill(sleeper, signal.SIGCONT)

@@ -7,7 +7,7 @@ import os
 import random
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from tests.simulation.programs import wf
 
@@ -84,6 +84,9 @@ class Store:
         else:
             self.backend.source.kill(worker)  # type: ignore[attr-defined]
         self.backend.source.recover(now=self.clock.now())
+
+
+OpenStore: TypeAlias = Callable[[str, Path], Store]
 
 
 class Trial:

@@ -6,7 +6,7 @@ clean-up gets through), and all that was in memory is thrown away: engine, live 
 worker's messages come back and another worker goes on to the end.
 
 Dying *after* call k leaves the store as dying before call k + 1 does; they differ only where a step body runs in
-between. So the far side is tried at every third call.
+between. So the far side is tried at every fifth call.
 
 Four ways to run:
 
@@ -16,7 +16,7 @@ Four ways to run:
 - ``sqlite``: the same on a SQLite file. Death closes the file, which drops the worker's lock;
 - ``worker``: `Worker` on SQLite, with virtual time that skips to whatever is due.
 
-``memory`` dies at every call; the others, where most calls are inside one transaction, at every second to fourth
+``memory`` dies at every call; the others, where most calls are inside one transaction, at every second to sixth
 (STRIDE), from another first one in each program. TEST_SCALE=10 tries every call everywhere, and both sides of it.
 """
 
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.simulation.crashing import Process, Store, Trial
+from tests.simulation.crashing import OpenStore, Process, Store, Trial
 from tests.simulation.programs import PROGRAMS, ends_well, retries, semaphore, sequence, sleeper, wf
 
 from everstep.app import Workflow
@@ -44,7 +44,7 @@ from everstep.testing.simulator import Crash, Moment, chain_of, examine, outcome
 
 SCALE = int(os.environ.get("TEST_SCALE", "1"))
 STORES = ["memory", "atomic", "sqlite"]
-STRIDE = {"memory": 1, "atomic": 2, "sqlite": 4, "worker": 3}
+STRIDE = {"memory": 1, "atomic": 2, "sqlite": 6, "worker": 6}
 
 
 def crash_points(calls: int, *, stride: int, offset: int) -> Iterator[tuple[Moment, int]]:
@@ -53,14 +53,14 @@ def crash_points(calls: int, *, stride: int, offset: int) -> Iterator[tuple[Mome
         stride = 1
     for call in range(1 + offset % stride, calls + 1, stride):
         yield "before", call
-        if SCALE >= 10 or call % 3 == 0:
+        if SCALE >= 10 or call % 5 == 0:
             yield "after", call
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
 @pytest.mark.parametrize("kind", [*STORES, "worker"])
-def test_crash_at_every_call(kind: str, program: Workflow[Any, Any], tmp_path: Path) -> None:
-    store = Store(kind, tmp_path)
+def test_crash_at_every_call(kind: str, program: Workflow[Any, Any], tmp_path: Path, open_store: OpenStore) -> None:
+    store = open_store(kind, tmp_path)
     smooth = Trial(store, None)
     run_id = smooth.go(program)
     wrong = examine(wf, store.backend, run_id, smooth.registry.bodies, disturbed=False)
@@ -82,18 +82,18 @@ def test_crash_at_every_call(kind: str, program: Workflow[Any, Any], tmp_path: P
             label = smooth.process.labels[point[1] - 1]
             failures.append(f"death {point[0]} call {point[1]} ({label}): {'; '.join(wrong)}")
             if store.kind not in ("sqlite", "worker"):
-                store = Store(kind, tmp_path)  # what is left over must not disturb the next
+                store = open_store(kind, tmp_path)  # what is left over must not disturb the next
     assert not failures, f"{len(failures)} of {tried.total()} crash points:\n" + "\n".join(failures)
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "worker"])
 def test_crash_again_and_again(
-    kind: str, program: Workflow[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, program: Workflow[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_store: OpenStore
 ) -> None:
     """Process after process dies young; messages are received many times, and suspected; the run ends all the same."""
     never_give_up(monkeypatch)
-    store = Store(kind, tmp_path)
+    store = open_store(kind, tmp_path)
     for seed in range(3 * SCALE):
         chance = random.Random(seed)
         trial = Trial(store, ("before", 1), lives=[chance.randrange(4, 30) for _ in range(100)])
@@ -102,22 +102,21 @@ def test_crash_again_and_again(
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["", "busy"])
-def test_all_programs_crash_again_and_again(busy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_programs_crash_again_and_again(
+    busy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_store: OpenStore
+) -> None:
     """Runs of all kinds under way at once, so that what is suspected meets what is innocent; on a busy store, too."""
     never_give_up(monkeypatch)
     monkeypatch.setattr(worker, "BUSY_SECONDS", 0.001)
-    for seed in range(8 * SCALE):
+    for seed in range(5 * SCALE):
         chance = random.Random(seed)
-        folder = tmp_path / str(seed)
-        folder.mkdir()
-        store = Store("worker", folder)
+        store = open_store("worker", tmp_path / str(seed))
         lives = [chance.randrange(10, 200) for _ in range(60)]
         trial = Trial(store, ("before", 1), lives=lives, busy=random.Random(seed) if busy else None)
         runs = [(program, trial.start(program)) for program in PROGRAMS]
         trial.work_off()
         for program, run_id in runs:
             check(program, store, trial, run_id, f"seed {seed}, {trial.crashes} deaths")
-        store.backend.close()
 
 
 def never_give_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,12 +134,12 @@ def check(program: Workflow[Any, Any], store: Store, trial: Trial, run_id: str, 
 
 
 @pytest.mark.parametrize("kind", STORES)
-def test_crash_while_starting(kind: str, tmp_path: Path) -> None:
+def test_crash_while_starting(kind: str, tmp_path: Path, open_store: OpenStore) -> None:
     """A start that dies leaves a whole run or none; starting again with the same key gives that run, once."""
     program = sequence.with_options(idempotency_key="order-1")
     points = 0
     while True:
-        store = Store(kind, _folder(tmp_path, points))
+        store = open_store(kind, tmp_path / str(points))
         process = Process(("before", points + 1))
         connection = Connection(
             watched(store.backend, process.hook), store.clock, entropy=os.urandom, chance=random.Random(1).random
@@ -164,17 +163,13 @@ def test_crash_while_starting(kind: str, tmp_path: Path) -> None:
     assert points >= 3
 
 
-def _folder(tmp_path: Path, number: int) -> Path:
-    folder = tmp_path / str(number)
-    folder.mkdir()
-    return folder
-
-
 @pytest.mark.parametrize("program", [sequence, retries, semaphore, sleeper], ids=lambda program: program.name)
-def test_busy_at_every_call(program: Workflow[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_busy_at_every_call(
+    program: Workflow[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_store: OpenStore
+) -> None:
     """A store that is busy for a moment, at any call, must not stop a worker or lose what it holds."""
     monkeypatch.setattr("everstep.runtime.worker.BUSY_SECONDS", 0.001)
-    store = Store("worker", tmp_path)
+    store = open_store("worker", tmp_path)
     smooth = Trial(store, None)
     smooth.go(program)
     failures: list[str] = []

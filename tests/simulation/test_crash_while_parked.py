@@ -2,23 +2,27 @@
 
 The broken app lacks a step, or its body asks for something else than the history holds. It works on the run until
 nothing is left to do: the run must then be parked, with all outcomes that arrived kept. Then the fixed app comes and
-the run is resumed; it must end as if nothing had been. The process dies once, at each call of either half.
+the run is resumed; it must end as if nothing had been. The process dies once, at each call of either half (with
+transactions at every third; TEST_SCALE=10: at each).
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.simulation.crashing import Store, Trial
+from tests.simulation.crashing import OpenStore, Store, Trial
 
 from everstep import Workflows
 from everstep.assembly import use_connection
 from everstep.client import start_sync
 from everstep.core.run import RunStatus
 from everstep.testing.simulator import Crash, Moment, chain_of, examine, outcome, watched
+
+SCALE = int(os.environ.get("TEST_SCALE", "1"))
 
 
 def build_app(*, lacks: str | None = None, asks_otherwise: bool = False) -> Workflows:
@@ -76,12 +80,12 @@ def broken_then_fixed(store: Store, broken: Workflows, die_at: tuple[Moment, int
 
 @pytest.mark.parametrize("kind", ["memory", "atomic", "sqlite", "worker"])
 @pytest.mark.parametrize("lacks", ["double", "total"])
-def test_a_missing_step(kind: str, lacks: str, tmp_path: Path) -> None:
+def test_a_missing_step(kind: str, lacks: str, tmp_path: Path, open_store: OpenStore) -> None:
     broken = build_app(lacks=lacks)
-    store = Store(kind, tmp_path)
+    store = open_store(kind, tmp_path)
     calls, wrong = broken_then_fixed(store, broken, None)
     assert not wrong, f"without any crash: {wrong}"
-    for call in range(1, calls + 1):
+    for call in range(1, calls + 1, 1 if kind == "memory" or SCALE >= 10 else 3):
         _, wrong = broken_then_fixed(store, broken, ("before", call))
         assert not wrong, f"death before call {call}: {wrong}"
 
@@ -91,13 +95,13 @@ def has_turns(store: Store, run_id: str, count: int) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["memory", "atomic"])
-def test_other_code(kind: str, tmp_path: Path) -> None:
+def test_other_code(kind: str, tmp_path: Path, open_store: OpenStore) -> None:
     """The good code makes the first turns, the broken code cannot replay them, the good code goes on."""
     broken = build_app(asks_otherwise=True)
     calls = 100
     call = 0
     while call <= calls:
-        store = Store(kind, tmp_path)
+        store = open_store(kind, tmp_path)
         trial = Trial(store, ("before", call) if call else None, app=GOOD)
         with use_connection(trial.connect(store.backend)):
             run = start_sync(GOOD.workflows["calculate"])

@@ -43,7 +43,7 @@ def simulate(programs: list[Workflow[Any, Any]], *, seed: int, faults: Faults, v
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
 @pytest.mark.parametrize(
-    ("faults", "seeds"), [(USUAL, 40), (DEADLY, 30), (CROWDED, 20)], ids=["usual", "deadly", "crowded"]
+    ("faults", "seeds"), [(USUAL, 30), (DEADLY, 25), (CROWDED, 15)], ids=["usual", "deadly", "crowded"]
 )
 def test_any_schedule(program: Workflow[Any, Any], faults: Faults, seeds: int) -> None:
     for seed in range(seeds * SCALE):

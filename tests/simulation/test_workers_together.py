@@ -54,7 +54,7 @@ async def serve(workers: list[Worker], clock: VirtualClock, chance: random.Rando
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
 def test_workers_together(program: Workflow[Any, Any], tmp_path: Path) -> None:
     clock = VirtualClock()
-    for seed in range(3 * SCALE):
+    for seed in range(2 * SCALE):
         chance = random.Random(seed)
         registry = CountedSteps(wf)
         connections = [
