@@ -43,7 +43,7 @@ from everstep.app import Workflow
 from everstep.assembly import connect_sqlite, use_connection
 from everstep.client import Run, start_sync
 from everstep.runtime.connection import at_rest
-from everstep.testing.simulator import examine, outcome
+from everstep.testing.oracles import examine, outcome
 
 SCALE = int(os.environ.get("TEST_SCALE", "1"))
 ROUNDS = 60

@@ -28,7 +28,7 @@ from everstep.runtime.connection import Connection
 from everstep.runtime.handle import StepRunner, handle
 from everstep.testing.clock import VirtualClock
 from everstep.testing.history import History, replay
-from everstep.testing.simulator import FOREVER, outcome, violations
+from everstep.testing.oracles import FOREVER, outcome, violations
 
 Mode = Literal["warm", "cold", "verify"]
 MESSAGES = 20_000

@@ -24,7 +24,8 @@ from everstep.runtime.engine import Engine
 from everstep.runtime.handle import StepRunner, handle
 from everstep.runtime.worker import Worker
 from everstep.testing.clock import VirtualClock
-from everstep.testing.simulator import FOREVER, CountedSteps, Crash, Moment, watched
+from everstep.testing.oracles import FOREVER, CountedSteps
+from everstep.testing.watching import Crash, Moment, watched
 
 LIMIT = 2_000
 """More messages than any run here needs."""

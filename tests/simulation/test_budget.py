@@ -17,7 +17,7 @@ from everstep import Workflows, sleep
 from everstep.app import Workflow
 from everstep.backends.memory import open_memory
 from everstep.testing import WorkflowEnvironment
-from everstep.testing.simulator import Moment, watched
+from everstep.testing.watching import Moment, watched
 
 wf = Workflows()
 

@@ -40,7 +40,8 @@ from everstep.errors import StoreBusyError
 from everstep.ports import RunQuery
 from everstep.runtime import execute, worker
 from everstep.runtime.connection import Connection
-from everstep.testing.simulator import Crash, Moment, chain_of, examine, outcome, watched
+from everstep.testing.oracles import chain_of, examine, outcome
+from everstep.testing.watching import Crash, Moment, watched
 
 SCALE = int(os.environ.get("TEST_SCALE", "1"))
 STORES = ["memory", "atomic", "sqlite"]

@@ -20,7 +20,8 @@ from everstep import Workflows
 from everstep.assembly import use_connection
 from everstep.client import start_sync
 from everstep.core.run import RunStatus
-from everstep.testing.simulator import Crash, Moment, chain_of, examine, outcome, watched
+from everstep.testing.oracles import chain_of, examine, outcome
+from everstep.testing.watching import Crash, Moment, watched
 
 SCALE = int(os.environ.get("TEST_SCALE", "1"))
 

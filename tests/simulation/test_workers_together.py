@@ -24,7 +24,7 @@ from everstep.client import start_sync
 from everstep.runtime.connection import Connection
 from everstep.runtime.worker import Worker
 from everstep.testing.clock import VirtualClock
-from everstep.testing.simulator import CountedSteps, chain_of, examine, outcome
+from everstep.testing.oracles import CountedSteps, chain_of, examine, outcome
 
 SCALE = int(os.environ.get("TEST_SCALE", "1"))
 WORKERS = 3

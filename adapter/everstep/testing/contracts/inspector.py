@@ -53,6 +53,7 @@ class InspectorContract(Contract):
         for number in range(10):
             backend.runs.create(run_record(number))
         for number in range(2, 10):
+            backend.runs.append(run_id(number), turn())
             backend.runs.mark(run_id(number), Started(at=NOW))
         for number, status in enumerate(("completed", "failed", "cancelled", "continued"), 4):
             backend.runs.mark(run_id(number), Closed(at=NOW, status=RunStatus(status)))
