@@ -10,10 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from everstep.core.history import Micros
+from everstep.errors import ConfigurationError
+from everstep.ports import Delivery
 from everstep.runtime.connection import Connection
+
+if TYPE_CHECKING:
+    from everstep.backends.aws import SqsMessageQueue
+    from everstep.settings import AwsSettings, Settings
 
 
 class SystemClock:
@@ -33,6 +39,82 @@ def connect_sqlite(
     return Connection(backend, SystemClock(), entropy=os.urandom, chance=random.random)
 
 
+def connect_aws(aws: AwsSettings) -> Connection:
+    """The ``aws`` backend: DynamoDB, SQS, EventBridge Scheduler and S3. Makes the clients; calls nothing yet.
+
+    Nothing random is drawn before it is needed, and then from the system: a function that is restored from a snapshot
+    would repeat what a seeded generator had in store.
+    """
+    try:
+        from everstep.backends.aws import AwsResources, open_aws
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("boto3", "botocore"):
+            raise ConfigurationError("the aws backend needs boto3: pip install 'everstep[aws]'") from error
+        raise
+    clock = SystemClock()
+    resources = AwsResources(
+        table=aws.table,
+        queue_url=aws.queue_url,
+        queue_arn=aws.queue_arn,
+        bucket=aws.bucket,
+        schedule_group=aws.schedule_group,
+        scheduler_role_arn=aws.scheduler_role_arn,
+        delay_limit=aws.delay_limit,
+        region=aws.region,
+        retention_days=aws.retention_days,
+    )
+    backend = open_aws(resources, clock=clock)
+    return Connection(backend, clock, entropy=os.urandom, chance=random.SystemRandom().random)
+
+
+class SqsDeliveries:
+    """Implements `everstep.serverless.deliveries.Deliveries` over the backend's queue."""
+
+    def __init__(self, queue: SqsMessageQueue) -> None:
+        self._queue = queue
+
+    def read(self, body: str, receives: int) -> Delivery:
+        received = self._queue.read_body(body)
+        return Delivery(
+            message_id=received.message_id,
+            message=received.message,
+            receives=receives,
+            due=received.due,
+            root_id=received.root_id,
+            workflow=received.workflow,
+        )
+
+    def send_on(self, delivery: Delivery, body: str) -> None:
+        from everstep.backends.aws import ReceivedMessage
+
+        received = ReceivedMessage(
+            message_id=delivery.message_id,
+            message=delivery.message,
+            due=delivery.due,
+            root_id=delivery.root_id,
+            workflow=delivery.workflow,
+            body=body,
+        )
+        self._queue.defer(received)
+
+
+def sqs_deliveries(connection: Connection) -> SqsDeliveries:
+    """What reads the messages that SQS hands to a function; the connection is one of `connect_aws`."""
+    from everstep.backends.aws import SqsMessageQueue
+
+    queue = connection.backend.queue
+    if not isinstance(queue, SqsMessageQueue):
+        raise ConfigurationError("this connection's messages do not come through SQS")
+    return SqsDeliveries(queue)
+
+
+def connect(settings: Settings) -> Connection:
+    """The backend that the settings choose."""
+    if settings.aws is not None:
+        return connect_aws(settings.aws)
+    return connect_sqlite(settings.db, synchronous=settings.synchronous)
+
+
 _current: Final[ContextVar[Connection]] = ContextVar("everstep_connection")
 _lock: Final = threading.Lock()
 _default: Connection | None = None
@@ -48,8 +130,7 @@ def current_connection() -> Connection:
         if _default is None:
             from everstep.settings import read_settings
 
-            settings = read_settings()
-            _default = connect_sqlite(settings.db, synchronous=settings.synchronous)
+            _default = connect(read_settings())
         return _default
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,35 +27,45 @@ class Live:
 
 
 class LiveRuns:
-    """Live instances by run, at most so many; the least recently used one goes first. A cache, never the truth."""
+    """Live instances by run, at most so many; the least recently used one goes first. A cache, never the truth.
+
+    Thread-safe: the messages of a batch are handled by several threads.
+    """
 
     def __init__(self, limit: int = DEFAULT_LIVE_RUNS) -> None:
         self._limit = limit
         self._runs: OrderedDict[str, Live] = OrderedDict()
+        self._lock = threading.Lock()  # never held while an instance is discarded: that runs the body's clean-up
 
     def take(self, run_id: str) -> Live | None:
         """Remove and return the instance: whoever has it is its only user."""
-        return self._runs.pop(run_id, None)
+        with self._lock:
+            return self._runs.pop(run_id, None)
 
     def keep(self, live: Live) -> None:
         """Put an instance back that is level with the history."""
-        replaced = self._runs.pop(live.record.run_id, None)
-        if replaced is not None and replaced is not live:
-            replaced.replay.discard()
-        self._runs[live.record.run_id] = live
-        while len(self._runs) > self._limit:
-            _, oldest = self._runs.popitem(last=False)
-            oldest.replay.discard()
+        superfluous = []
+        with self._lock:
+            replaced = self._runs.pop(live.record.run_id, None)
+            if replaced is not None and replaced is not live:
+                superfluous.append(replaced)
+            self._runs[live.record.run_id] = live
+            while len(self._runs) > self._limit:
+                superfluous.append(self._runs.popitem(last=False)[1])
+        for each in superfluous:
+            each.replay.discard()
 
     def drop(self, run_id: str) -> None:
         """Throw the instance away, if there is one."""
-        live = self._runs.pop(run_id, None)
+        live = self.take(run_id)
         if live is not None:
             live.replay.discard()
 
     def clear(self) -> None:
-        while self._runs:
-            self._runs.popitem()[1].replay.discard()
+        with self._lock:
+            cleared, self._runs = self._runs, OrderedDict()
+        for live in cleared.values():
+            live.replay.discard()
 
     def __len__(self) -> int:
         return len(self._runs)

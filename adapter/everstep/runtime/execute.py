@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from datetime import datetime
@@ -82,6 +82,19 @@ class Unrunnable:
 Outcome: TypeAlias = Succeeded | Failed | Unrunnable
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeLeft:
+    """How long a process that ends by itself still has for an attempt.
+
+    Attributes:
+        seconds: none are left when it is 0 or less.
+        reason: what ends the process, for the error: "the function's timeout of 60 s".
+    """
+
+    seconds: float
+    reason: str
+
+
 def step_id(run_id: str, op: int) -> str:
     """The id of a step call."""
     return f"step_{run_id.removeprefix('wrun_')}_{op}"
@@ -118,16 +131,28 @@ class Threads:
     def __init__(self, limit: int) -> None:
         self._executor = ThreadPoolExecutor(limit, thread_name_prefix="everstep-step")
         self._free = asyncio.Semaphore(limit)
+        self._running: set[Future[Any]] = set()
+
+    @property
+    def running(self) -> int:
+        """How many functions run, those included whose attempts have been given up. Thread-safe."""
+        return len(self._running)
 
     async def reserve(self) -> None:
         """Wait for a thread to be free; it is taken by the next `run`."""
         await self._free.acquire()
 
+    def unreserve(self) -> None:
+        """Give back a thread that was reserved and is not used."""
+        self._free.release()
+
     async def run(self, func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Call the function in the thread that was reserved; it is free again when the function has ended."""
         loop = asyncio.get_running_loop()
         running = self._executor.submit(copy_context().run, _in_thread, func, args, kwargs)
+        self._running.add(running)
         running.add_done_callback(lambda _: self._release(loop))
+        running.add_done_callback(self._running.discard)
         value, raised = await asyncio.wrap_future(running)
         if raised is not None:
             raise raised
@@ -144,14 +169,19 @@ class Threads:
 
 
 async def run_attempt(
-    engine: Engine, message: ExecuteStep, receives: int, threads: Threads, deadline: float | None = None
+    engine: Engine,
+    message: ExecuteStep,
+    receives: int,
+    threads: Threads,
+    time_left: Callable[[], TimeLeft] | None = None,
 ) -> Outcome:
     """Run the attempt and say what came of it. Never raises but for cancellation by the caller.
 
     Args:
         receives: how often the message was received; more than once means that a worker died or was too slow.
         threads: where ``def`` steps run.
-        deadline: seconds this attempt may take because its process ends then.
+        time_left: asked when the attempt is about to begin, where the process ends by itself. An attempt that would
+            outlive it fails as one that took too long; one for which there is no time is not begun, and fails too.
     """
     started_at = engine.clock.now()
     step = engine.registry.steps.get(message.name)
@@ -177,11 +207,13 @@ async def run_attempt(
     CURRENT_STEP.set((info, message.workflow))
     if not step.asynchronous:
         await threads.reserve()
-    limit = step.timeout if deadline is None else min(deadline, step.timeout or deadline)
+    left = None if time_left is None else time_left()
     raised: BaseException
     try:
         value = await (
-            _call(step, args, kwargs, threads) if limit is None else _timed(step, args, kwargs, threads, limit)
+            _call(step, args, kwargs, threads)
+            if step.timeout is None and left is None
+            else _timed(step, args, kwargs, threads, left)
         )
     except asyncio.CancelledError as cancelled:
         task = asyncio.current_task()
@@ -211,7 +243,22 @@ def _in_thread(func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]
         return None, error
 
 
-async def _timed(step: StepProgram, args: list[Any], kwargs: dict[str, Any], threads: Threads, limit: float) -> Any:
+async def _timed(
+    step: StepProgram, args: list[Any], kwargs: dict[str, Any], threads: Threads, left: TimeLeft | None
+) -> Any:
+    limit, cut_off = step.timeout, ""
+    if left is not None and (limit is None or left.seconds < limit):
+        limit = round(left.seconds, 1)
+        cut_off = (
+            f", all that was left of {left.reason}: it would have outlived its process. Give that more time, "
+            f"or the step less to do"
+        )
+        if limit <= 0:
+            if not step.asynchronous:
+                threads.unreserve()
+            raise StepTimeoutError(f"step {step.name!r} was not begun: nothing was left of {left.reason}")
+    if limit is None:
+        return await _call(step, args, kwargs, threads)
     timeout = asyncio.timeout(limit)
     try:
         async with timeout:
@@ -221,7 +268,7 @@ async def _timed(step: StepProgram, args: list[Any], kwargs: dict[str, Any], thr
             ending = (
                 "" if step.asynchronous else "; it is a 'def' step, so its thread runs on and its result is dropped"
             )
-            raise StepTimeoutError(f"step {step.name!r} ran longer than {limit:g} s{ending}") from error
+            raise StepTimeoutError(f"step {step.name!r} ran longer than {limit:g} s{cut_off}{ending}") from error
         raise
 
 

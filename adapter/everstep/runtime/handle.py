@@ -7,14 +7,37 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, assert_never
+from contextvars import copy_context
+from typing import Any, Protocol, assert_never
 
 from everstep.core.history import Event, StepCompleted, StepFailed
 from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, Message, StartRun, outgoing, run_of
 from everstep.runtime.advance import Arrival, advance, park, step_entry
 from everstep.runtime.engine import Engine
-from everstep.runtime.execute import DEFAULT_THREADS, Failed, Succeeded, Threads, Unrunnable, next_attempt, run_attempt
+from everstep.runtime.execute import (
+    DEFAULT_THREADS,
+    Failed,
+    Succeeded,
+    Threads,
+    TimeLeft,
+    Unrunnable,
+    next_attempt,
+    run_attempt,
+)
 from everstep.runtime.progress import AttemptFailed, AttemptStarted, AttemptSucceeded
+
+
+class Runner(Protocol):
+    """Where steps run."""
+
+    @property
+    def threads(self) -> Threads:
+        """For ``def`` steps."""
+        ...
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run the coroutine to its end, with the context variables of the caller, and return what it returned."""
+        ...
 
 
 class StepRunner:
@@ -25,7 +48,7 @@ class StepRunner:
         self.threads = Threads(DEFAULT_THREADS)
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return self._runner.run(coroutine)
+        return self._runner.run(coroutine, context=copy_context())
 
     def close(self) -> None:
         self._runner.close()
@@ -35,17 +58,17 @@ class StepRunner:
 def handle(
     engine: Engine,
     message: Message,
-    runner: StepRunner,
+    runner: Runner,
     *,
     root_id: str,
     receives: int = 1,
-    deadline: Callable[[], float] | None = None,
+    time_left: Callable[[], TimeLeft] | None = None,
 ) -> None:
     """Handle a message.
 
     Args:
         receives: how often it has been received; from the second time on nothing is taken for granted.
-        deadline: the seconds this process still has, for steps.
+        time_left: what this process still has for a step, where it ends by itself.
     """
     again = receives > 1
     if again or isinstance(message, AdvanceRun):  # an advance lowers the flag before it reads
@@ -59,7 +82,7 @@ def handle(
             # What is in the inbox came before the timer: an outcome counts although its deadline has passed meanwhile.
             advance(engine, Arrival(run_id=run_id, timers=[op], not_before=due, read_inbox=True))
         case ExecuteStep():
-            _execute(engine, message, runner, root_id=root_id, receives=receives, deadline=deadline)
+            _execute(engine, message, runner, root_id=root_id, receives=receives, time_left=time_left)
         case _:
             assert_never(message)
 
@@ -67,11 +90,11 @@ def handle(
 def _execute(
     engine: Engine,
     message: ExecuteStep,
-    runner: StepRunner,
+    runner: Runner,
     *,
     root_id: str,
     receives: int,
-    deadline: Callable[[], float] | None,
+    time_left: Callable[[], TimeLeft] | None,
 ) -> None:
     run_id, again = message.run_id, receives > 1
     if again and not still_wanted(engine, message):
@@ -79,7 +102,7 @@ def _execute(
         return
     named = {"run_id": run_id, "op": message.op, "step": message.name, "attempt": message.attempt}
     engine.tell(AttemptStarted(**named, at=engine.clock.now()))  # type: ignore[arg-type]
-    outcome = runner.run(run_attempt(engine, message, receives, runner.threads, deadline() if deadline else None))
+    outcome = runner.run(run_attempt(engine, message, receives, runner.threads, time_left))
     event: Event
     match outcome:
         case Unrunnable(code=code, reason=reason):

@@ -1,0 +1,84 @@
+"""Who may use the API: whoever shows a bearer token (https://www.rfc-editor.org/rfc/rfc6750). Closed by default."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+from collections.abc import Callable, Collection, Sequence
+from typing import Final
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from everstep.errors import EverstepError
+from everstep.web.problems import problem
+
+logger: Final = logging.getLogger("everstep.web")
+
+SHORTEST_TOKEN: Final = 16
+"""Characters. A shorter token could be guessed, and is not accepted."""
+
+
+class BearerAuth:
+    """Lets a request pass that has one of the tokens; asks before anything else looks at it, also at its path.
+
+    Args:
+        tokens: those that are good now. Asked at each request.
+        open_paths: pass without a token.
+        vouched: whether whoever handed the request over says who sent it; such a request needs no token.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        tokens: Callable[[], Sequence[str]],
+        open_paths: Collection[str],
+        vouched: Callable[[Scope], bool] | None = None,
+    ) -> None:
+        self._app = app
+        self._tokens = tokens
+        self._open_paths = frozenset(open_paths)
+        self._vouched = vouched
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})  # there are none
+            return
+        if (
+            scope["type"] == "lifespan"
+            or scope["path"] in self._open_paths
+            or (self._vouched is not None and self._vouched(scope))
+        ):
+            await self._app(scope, receive, send)
+            return
+        refused = {"WWW-Authenticate": 'Bearer realm="everstep"'}
+        shown = Headers(scope=scope).getlist("authorization")
+        scheme, _, token = shown[0].partition(" ") if len(shown) == 1 else ("", "", "")
+        if scheme.lower() != "bearer" or not token.strip():
+            answer = problem(401, "This needs a token: Authorization: Bearer …", headers=refused)
+        else:
+            try:
+                known = await run_in_threadpool(self._tokens)
+            except EverstepError as error:
+                logger.error("the API's tokens cannot be read, nobody is let in: %s", error)
+                answer = problem(503, "The service cannot check tokens at the moment.", headers={"Retry-After": "5"})
+            else:
+                if _is_one_of(token.strip(), known):
+                    await self._app(scope, receive, send)
+                    return
+                refused["WWW-Authenticate"] += ', error="invalid_token"'
+                answer = problem(401, "The token is not valid.", headers=refused)
+        await answer(scope, receive, send)
+
+
+def _is_one_of(token: str, known: Sequence[str]) -> bool:
+    """In constant time: it compares digests, and with each of the tokens."""
+    digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+    found = False
+    for each in known:
+        if len(each) >= SHORTEST_TOKEN:
+            found |= hmac.compare_digest(digest, hashlib.sha256(each.encode()).digest())
+    return found
