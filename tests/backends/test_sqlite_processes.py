@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.backends import sqlite_processes as processes
-from tests.backends.sqlite_processes import FAR, finish, start, wait_for
 
 from everstep.backends.sqlite import open_sqlite
 from everstep.errors import ConfigurationError, StoreBusyError
 from everstep.ports import Backend
 from everstep.testing.contracts.samples import NOW, outgoing, run_id, run_record, sent_id
+from tests.backends import sqlite_processes as processes
+from tests.backends.sqlite_processes import FAR, finish, start, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and flock")
 

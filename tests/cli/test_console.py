@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from typing import TextIO
 
 import pytest
-from tests.cli.screen import Screen
 
 from everstep.cli.console import Console, can_redraw, redraw, style_of
 from everstep.cli.text import width_of
+from tests.cli.screen import Screen
 
 
 class Terminal(io.StringIO):

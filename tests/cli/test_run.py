@@ -7,6 +7,7 @@ import re
 import signal
 
 import pytest
+
 from tests.cli.commands import open_gate
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals and named pipes")

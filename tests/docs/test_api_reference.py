@@ -6,10 +6,10 @@ import inspect
 import re
 
 import pytest
-from tests.docs.pages import ROOT
 
 import everstep
 from everstep import testing
+from tests.docs.pages import ROOT
 
 PAGE = ROOT / "docs" / "reference" / "api.md"
 TEXT = PAGE.read_text(encoding="utf-8")

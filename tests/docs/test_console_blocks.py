@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
+
 from tests.docs.pages import blocks, name_of, pages_with
 
 entry = pytest.importorskip("everstep.cli.entry", reason="there is no command line yet")

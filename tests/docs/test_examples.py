@@ -12,10 +12,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from tests.docs.pages import ROOT
 
 from everstep import WorkflowRunFailedError
 from everstep.testing import WorkflowEnvironment
+from tests.docs.pages import ROOT
 
 EXAMPLES = ROOT / "examples"
 LIMIT = 5.0

@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.docs.pages import PAGES, ROOT, blocks, module, name_of, pages_with, run_blocks
 
 from everstep.assembly import connect_sqlite, set_default_connection
+from tests.docs.pages import PAGES, ROOT, blocks, module, name_of, pages_with, run_blocks
 
 MOST_NO_RUN = 3
 

@@ -7,9 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tests.golden.programs import RUNS, app
-
 from everstep.testing import History, WorkflowEnvironment
+from tests.golden.programs import RUNS, app
 
 ROOT = str(Path(__file__).parents[2]).encode()
 

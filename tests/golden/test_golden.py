@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.golden.programs import RUNS, app
 
 from everstep.codec.records import encode_run, encode_turn
 from everstep.core.history import CompleteRun, ContinueRun, FailRun
 from everstep.testing import History, replay
+from tests.golden.programs import RUNS, app
 
 FILES = sorted(Path(__file__).parent.glob("[0-9]*/*.json"))
 

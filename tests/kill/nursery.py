@@ -14,10 +14,9 @@ import signal
 import sys
 from typing import NoReturn
 
-from tests.kill.work import wf
-
 from everstep.assembly import connect_sqlite
 from everstep.runtime import execute, guard, worker
+from tests.kill.work import wf
 
 
 async def work(database: str, lease: int) -> None:

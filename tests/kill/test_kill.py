@@ -36,14 +36,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.kill import nursery
-from tests.kill.work import bodies, chain, fan, gate, lines, meeting, naps, payments, poisoned, undo, wf
 
 from everstep.app import Workflow
 from everstep.assembly import connect_sqlite, use_connection
 from everstep.client import Run, start_sync
 from everstep.runtime.connection import at_rest
 from everstep.testing.oracles import examine, outcome
+from tests.kill import nursery
+from tests.kill.work import bodies, chain, fan, gate, lines, meeting, naps, payments, poisoned, undo, wf
 
 SCALE = int(os.environ.get("TEST_SCALE", "1"))
 ROUNDS = 60

@@ -14,8 +14,6 @@ import random
 from collections.abc import Awaitable, Iterable
 from typing import Any, Literal
 
-from tests.properties.language import RETRY_SECONDS, Interpreter, Node
-
 import everstep
 from everstep import RetryPolicy, Workflows, get_step_metadata
 from everstep.assembly import use_connection
@@ -29,6 +27,7 @@ from everstep.runtime.handle import StepRunner, handle
 from everstep.testing.clock import VirtualClock
 from everstep.testing.history import History, replay
 from everstep.testing.oracles import FOREVER, outcome, violations
+from tests.properties.language import RETRY_SECONDS, Interpreter, Node
 
 Mode = Literal["warm", "cold", "verify"]
 MESSAGES = 20_000

@@ -35,11 +35,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import HealthCheck, assume, given, settings
+
+from everstep.core.history import Turn
 from tests.properties.durable import Mode, run_durable
 from tests.properties.language import Node, comparable, programs
 from tests.properties.plain import Coincidence, run_plain
-
-from everstep.core.history import Turn
 
 SCALE = int(os.environ.get("TEST_SCALE", "1"))
 

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tests.simulation.programs import wf
-
 from everstep import Workflows
 from everstep.app import Workflow
 from everstep.assembly import use_connection
@@ -26,6 +24,7 @@ from everstep.runtime.worker import Worker
 from everstep.testing.clock import VirtualClock
 from everstep.testing.oracles import FOREVER, CountedSteps
 from everstep.testing.watching import Crash, Moment, watched
+from tests.simulation.programs import wf
 
 LIMIT = 2_000
 """More messages than any run here needs."""

@@ -30,8 +30,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.simulation.crashing import OpenStore, Process, Store, Trial
-from tests.simulation.programs import PROGRAMS, ends_well, retries, semaphore, sequence, sleeper, wf
 
 from everstep.app import Workflow
 from everstep.assembly import use_connection
@@ -42,6 +40,8 @@ from everstep.runtime import execute, worker
 from everstep.runtime.connection import Connection
 from everstep.testing.oracles import chain_of, examine, outcome
 from everstep.testing.watching import Crash, Moment, watched
+from tests.simulation.crashing import OpenStore, Process, Store, Trial
+from tests.simulation.programs import PROGRAMS, ends_well, retries, semaphore, sequence, sleeper, wf
 
 SCALE = int(os.environ.get("TEST_SCALE", "1"))
 STORES = ["memory", "atomic", "sqlite"]

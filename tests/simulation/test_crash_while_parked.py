@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.simulation.crashing import OpenStore, Store, Trial
 
 from everstep import Workflows
 from everstep.assembly import use_connection
@@ -22,6 +21,7 @@ from everstep.client import start_sync
 from everstep.core.run import RunStatus
 from everstep.testing.oracles import chain_of, examine, outcome
 from everstep.testing.watching import Crash, Moment, watched
+from tests.simulation.crashing import OpenStore, Store, Trial
 
 SCALE = int(os.environ.get("TEST_SCALE", "1"))
 

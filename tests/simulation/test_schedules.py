@@ -20,10 +20,10 @@ from functools import partial
 from typing import Any
 
 import pytest
-from tests.simulation.programs import PROGRAMS, ends_well, queue, sequence, wf
 
 from everstep.app import Workflow
 from everstep.testing.simulator import Faults, Simulation
+from tests.simulation.programs import PROGRAMS, ends_well, queue, sequence, wf
 
 SCALE = int(os.environ.get("TEST_SCALE", "1"))
 USUAL = Faults()

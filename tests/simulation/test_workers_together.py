@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.simulation.crashing import resting
-from tests.simulation.programs import PROGRAMS, ends_well, wf
 
 from everstep.app import Workflow
 from everstep.assembly import use_connection
@@ -25,6 +23,8 @@ from everstep.runtime.connection import Connection
 from everstep.runtime.worker import Worker
 from everstep.testing.clock import VirtualClock
 from everstep.testing.oracles import CountedSteps, chain_of, examine, outcome
+from tests.simulation.crashing import resting
+from tests.simulation.programs import PROGRAMS, ends_well, wf
 
 SCALE = int(os.environ.get("TEST_SCALE", "1"))
 WORKERS = 3

@@ -16,7 +16,7 @@ import click
 from everstep.cli.exits import Exit, ExitCode
 from everstep.errors import EverstepError, StoreError
 
-REPLAYS: Final = frozenset({"run", "worker", "resume"})
+REPLAYS: Final = frozenset({"run", "worker", "resume", "cost"})
 """Commands that run workflow bodies: their hash seed is fixed, so that iterating a set of strings replays."""
 
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
@@ -25,21 +25,25 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "worker": ("everstep.cli.worker:worker", "Work on all runs until stopped."),
     "resume": ("everstep.cli.run:resume", "Go on with a run that was stopped or parked."),
     "inspect": ("everstep.cli.inspect:inspect", "Look at runs, their steps and their history."),
+    "init": ("everstep.cli.init:init", "Write a new project, ready to run and to deploy."),
+    "deploy-check": ("everstep.cli.deploycheck:deploy_check", "Check what is deployed on AWS."),
+    "cost": ("everstep.cli.cost:cost", "Measure what a workflow would cost on AWS."),
+    "env": ("everstep.cli.env:env", "Print a stack's settings, for programs that start runs."),
 }
 """Where each command is, and its line in the help, which must not cost an import."""
 
 EPILOG: Final = """\b
 Exit codes:
     0  done; for run and resume: the run completed
-    1  the run failed or was cancelled
+    1  the run failed or was cancelled; deploy-check: something is wrong
     2  bad input: the message says what to change; nothing was written
     3  the run is parked: it waits for fixed code
-    4  the database, or stdout, could not be used: locked, full or damaged
+    4  the database, AWS or stdout could not be used: locked, full, damaged, refused
    70  an error in Everstep itself
   130  stopped by Ctrl-C (143: by SIGTERM); runs are kept and go on
 
 \b
-Every command takes --db FILE (default: EVERSTEP_DB, or .everstep/runs.db).
+Runs are in a file, --db FILE (default: EVERSTEP_DB, or .everstep/runs.db), or on AWS, --stack NAME.
 """
 
 

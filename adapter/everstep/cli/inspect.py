@@ -11,11 +11,12 @@ from typing import Any
 import click
 
 from everstep.cli.console import style_of, width_if_terminal, write_data
-from everstep.cli.options import chosen_store, db_options, json_option, open_store, parse_attributes
+from everstep.cli.options import json_option, parse_attributes
 from everstep.cli.render import operations_table, run_lines, runs_table, turn_lines
 from everstep.cli.report import Advice
 from everstep.cli.runids import find_run
 from everstep.cli.shapes import operation_json, run_json, turn_json
+from everstep.cli.store import StoreOptions, choose_store, open_store, store_options
 from everstep.cli.styles import Style
 from everstep.cli.text import parse_moment
 from everstep.core.durations import duration_micros, to_micros
@@ -38,7 +39,7 @@ class _Ordered(click.Group):
 def inspect(ctx: click.Context) -> None:
     """Look at runs, their steps and their history.
 
-    Works while a worker has the database open. Ids may be shortened to what is unique.
+    Works while runs are worked on. Ids may be shortened to what is unique.
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
@@ -52,7 +53,7 @@ def inspect(ctx: click.Context) -> None:
 @click.option("--attribute", "attributes", metavar="KEY=VALUE", multiple=True, help="Only runs with it. Repeatable.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="At most so many.")
 @click.option("--cursor", help="Go on where the previous page ended.")
-@db_options
+@store_options
 @json_option
 def runs(
     workflow: str | None,
@@ -62,13 +63,12 @@ def runs(
     attributes: Sequence[str],
     limit: int,
     cursor: str | None,
-    db: str | None,
-    synchronous: str | None,
+    store: StoreOptions,
     as_json: bool,
 ) -> None:
     """List runs, newest first."""
     wanted = parse_attributes(attributes)
-    with closing(open_store(db, synchronous, must_exist=True)) as connection:
+    with closing(open_store(choose_store(store), must_exist=True)) as connection:
         now = connection.clock.now()
         query = RunQuery(
             workflow=workflow,
@@ -93,27 +93,27 @@ def runs(
 
 @inspect.command()
 @click.argument("run_id", metavar="ID")
-@db_options
+@store_options
 @json_option
-def run(run_id: str, db: str | None, synchronous: str | None, as_json: bool) -> None:
+def run(run_id: str, store: StoreOptions, as_json: bool) -> None:
     """Everything about one run."""
-    now, snapshot, views = _load(db, synchronous, run_id)
+    now, snapshot, views = _load(store, run_id)
     if as_json:
         _print_json({**run_json(snapshot.run), "turns": len(snapshot.turns), "operations": len(views)})
         return
     width = width_if_terminal(sys.stdout)
-    resume = Advice(db=db, app=None).resume(snapshot.run)
+    resume = Advice(again=store.again, app=None).resume(snapshot.run)
     turns = len(snapshot.turns)
     _print_lines(run_lines(snapshot.run, views, turns, resume=resume, now=now, style=_style(), width=width))
 
 
 @inspect.command()
 @click.argument("run_id", metavar="ID")
-@db_options
+@store_options
 @json_option
-def steps(run_id: str, db: str | None, synchronous: str | None, as_json: bool) -> None:
+def steps(run_id: str, store: StoreOptions, as_json: bool) -> None:
     """The steps and timers of a run, with every attempt."""
-    now, snapshot, views = _load(db, synchronous, run_id)
+    now, snapshot, views = _load(store, run_id)
     if as_json:
         _print_json(
             {
@@ -131,14 +131,14 @@ def steps(run_id: str, db: str | None, synchronous: str | None, as_json: bool) -
 
 @inspect.command()
 @click.argument("run_id", metavar="ID")
-@db_options
+@store_options
 @json_option
-def events(run_id: str, db: str | None, synchronous: str | None, as_json: bool) -> None:
+def events(run_id: str, store: StoreOptions, as_json: bool) -> None:
     """The history of a run, turn by turn.
 
     What arrived in each turn, and what the workflow asked for in answer.
     """
-    _, snapshot, _ = _load(db, synchronous, run_id)
+    _, snapshot, _ = _load(store, run_id)
     if as_json:
         _print_json({"run_id": snapshot.run.run_id, "turns": [turn_json(turn) for turn in snapshot.turns]})
         return
@@ -151,11 +151,12 @@ def events(run_id: str, db: str | None, synchronous: str | None, as_json: bool) 
 # --- reading ---------------------------------------------------------------------------------------
 
 
-def _load(db: str | None, synchronous: str | None, text: str) -> tuple[Micros, Snapshot, Sequence[OperationView]]:
+def _load(options: StoreOptions, text: str) -> tuple[Micros, Snapshot, Sequence[OperationView]]:
     """The time of reading, the run with its turns, and what became of its operations."""
-    with closing(open_store(db, synchronous, must_exist=True)) as connection:
+    store = choose_store(options)
+    with closing(open_store(store, must_exist=True)) as connection:
         now = connection.clock.now()
-        found = find_run(connection, text, chosen_store(db, synchronous)[0])
+        found = find_run(connection, text, store.place)
         snapshot = connection.backend.runs.load(found.run_id)
         if snapshot is None:
             raise WorkflowRunNotFoundError(found.run_id)

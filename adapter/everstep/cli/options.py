@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -15,48 +15,10 @@ from everstep.errors import ConfigurationError, EverstepError, SerializationErro
 
 if TYPE_CHECKING:
     from everstep.app import Workflow
-    from everstep.runtime.connection import Connection
 
-Synchronous = Literal["NORMAL", "FULL"]
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 LONGEST_SHOWN: Final = 80
-
-
-# --- the database ----------------------------------------------------------------------------------
-
-
-def db_options(command: Decorated) -> Decorated:
-    """``--db`` and ``--synchronous``."""
-    command = click.option(
-        "--synchronous",
-        type=click.Choice(["NORMAL", "FULL"]),
-        help="FULL keeps every step even when the power fails. [default: EVERSTEP_SYNCHRONOUS, or NORMAL]",
-    )(command)
-    return click.option("--db", metavar="FILE", help="The database. [default: EVERSTEP_DB, or .everstep/runs.db]")(
-        command
-    )
-
-
-def open_store(db: str | None, synchronous: str | None, *, must_exist: bool = False) -> Connection:
-    """Open the database and make it this process's own, so that steps that start runs use it too."""
-    from everstep.assembly import connect_sqlite, set_default_connection
-
-    path, mode = chosen_store(db, synchronous)
-    connection = connect_sqlite(path, synchronous=mode, must_exist=must_exist)
-    set_default_connection(connection)
-    return connection
-
-
-def chosen_store(db: str | None, synchronous: str | None) -> tuple[Path, Synchronous]:
-    """The database file and its mode: from the options, else from the settings."""
-    mode: Synchronous | None = None if synchronous is None else "FULL" if synchronous == "FULL" else "NORMAL"
-    if db is not None and mode is not None:
-        return Path(db), mode
-    from everstep.settings import read_settings
-
-    settings = read_settings()
-    return Path(db) if db is not None else settings.db, mode or settings.synchronous
 
 
 # --- other options ---------------------------------------------------------------------------------

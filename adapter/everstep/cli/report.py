@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from everstep.cli.console import Console
@@ -20,21 +21,27 @@ class Advice:
     """The commands to go on with, with the options that this one was given.
 
     Attributes:
+        again: the options that make a command work on the same store.
         app: what was imported, for runs that do not remember it.
+        local: whether this machine works on the runs, so that an app must be imported to go on with one.
     """
 
-    db: str | None
+    again: Sequence[str]
     app: str | None
+    local: bool = True
 
     def resume(self, run: RunRecord) -> str:
-        app = self.app if APP_ATTRIBUTE not in run.attributes else None
+        app = self.app if self.local and APP_ATTRIBUTE not in run.attributes else None
         return self._command("resume", run.run_id, *(() if app is None else ("--app", app)))
 
     def inspect(self, run: RunRecord) -> str:
         return self._command("inspect", "steps", run.run_id)
 
+    def inspect_run(self, run: RunRecord) -> str:
+        return self._command("inspect", "run", run.run_id)
+
     def _command(self, *words: str) -> str:
-        return shlex.join(["everstep", *words, *(() if self.db is None else ("--db", self.db))])
+        return shlex.join(["everstep", *words, *self.again])
 
 
 def report(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -16,21 +17,21 @@ from everstep.cli.board import Board, count_before
 from everstep.cli.console import Console
 from everstep.cli.exits import Exit, ExitCode
 from everstep.cli.options import (
-    chosen_store,
-    db_options,
     encode_input,
     input_options,
     json_option,
-    open_store,
     parse_attributes,
     parse_input,
 )
 from everstep.cli.render import counted
 from everstep.cli.report import Advice, report
 from everstep.cli.runids import find_run
+from everstep.cli.shapes import run_json
 from everstep.cli.signals import staged
+from everstep.cli.store import AwsStore, StoreOptions, choose_store, open_store, refuse_aws, store_options
 from everstep.cli.targets import APP_ATTRIBUTE, load_app, load_target
 from everstep.cli.text import moment_and_age
+from everstep.cli.wait import wait_and_report
 from everstep.cli.watch import warn, watch
 from everstep.client import Run, work_until_closed
 from everstep.core.run import RunRecord
@@ -59,7 +60,7 @@ class _Work:
 @click.command()
 @click.argument("target")
 @input_options
-@db_options
+@store_options
 @click.option(
     "--verify/--no-verify", default=False, help="Replay the run after every turn, to find what would not replay."
 )
@@ -70,8 +71,7 @@ def run(
     input_text: str | None,
     attributes: Sequence[str],
     idempotency_key: str | None,
-    db: str | None,
-    synchronous: str | None,
+    store: StoreOptions,
     verify: bool,
     quiet: bool,
     as_json: bool,
@@ -85,11 +85,12 @@ def run(
       everstep run shop:create_site --input '{"user_id": "u1"}'
       everstep run shop.py:create_site --input @order.json | jq .url
     """
+    refuse_aws(store, "start the run with 'everstep start', and see its result with --wait")
     console = Console(sys.stdout, sys.stderr)
     console.attach()
     try:
         prepared = prepare(target, input_text, attributes, idempotency_key)
-        connection = open_store(db, synchronous)
+        connection = open_store(choose_store(store))
         try:
             record = prepared.start(connection)
             warn(console, prepared.warnings)
@@ -101,7 +102,7 @@ def run(
                 verify=verify,
                 quiet=quiet,
                 as_json=as_json,
-                advice=Advice(db=db, app=target),
+                advice=Advice(again=store.again, app=target),
             )
             code = _finish(work)
         finally:
@@ -119,6 +120,10 @@ class Prepared:
     data: bytes
     attributes: Mapping[str, str]
     warnings: Sequence[str]
+
+    def without_app(self) -> Prepared:
+        """For a store whose runs this machine does not go on with: where their app is here is of no use there."""
+        return replace(self, attributes={k: v for k, v in self.attributes.items() if k != APP_ATTRIBUTE})
 
     def start(self, connection: Connection) -> RunRecord:
         options = self.workflow.options
@@ -157,34 +162,37 @@ def prepare(target: str, input_text: str | None, attributes: Sequence[str], idem
 @click.command()
 @click.argument("run_id", metavar="ID")
 @click.option("--app", metavar="APP", help="Module or file of the app. [default: what the run was started with]")
-@db_options
+@store_options
 @click.option(
     "--verify/--no-verify", default=False, help="Replay the run after every turn, to find what would not replay."
 )
 @click.option("--quiet", "-q", is_flag=True, help="Do not show the steps.")
+@click.option("--wait", is_flag=True, help="On AWS: wait for the end of the run and print its result.")
 @json_option
 def resume(
-    run_id: str, app: str | None, db: str | None, synchronous: str | None, verify: bool, quiet: bool, as_json: bool
+    run_id: str, app: str | None, store: StoreOptions, verify: bool, quiet: bool, wait: bool, as_json: bool
 ) -> None:
     """Go on with a run that was stopped or parked, here, to its end.
 
-    A parked run is tried again. Of a run that has ended already the result is printed at once.
+    A parked run is tried again. Of a run that has ended already the result is printed at once. On AWS it is the
+    functions that go on with it: this sends them a message.
     """
     console = Console(sys.stdout, sys.stderr)
     console.attach()
     try:
-        connection = open_store(db, synchronous, must_exist=True)
+        chosen = choose_store(store)
+        on_aws = isinstance(chosen, AwsStore)
+        if on_aws and (app is not None or verify):
+            refuse_aws(store, f"{'--app' if app is not None else '--verify'} is for runs that go on here")
+        connection = open_store(chosen, must_exist=True)
         try:
-            record = connection.get(find_run(connection, run_id, chosen_store(db, synchronous)[0]).run_id)
+            record = connection.get(find_run(connection, run_id, chosen.place).run_id)
+            advice = Advice(again=store.again, app=app, local=not on_aws)
             if record.closed and at_rest(record):
-                code = report(
-                    console,
-                    record,
-                    now=connection.clock.now(),
-                    as_json=as_json,
-                    advice=Advice(db=db, app=app),
-                    before=True,
-                )
+                now = connection.clock.now()
+                code = report(console, record, now=now, as_json=as_json, advice=advice, before=True)
+            elif on_aws:
+                code = _send_on(connection, console, record, wait=wait, as_json=as_json, advice=advice)
             else:
                 workflows = _app_of(record, app, console)
                 connection.resume(record.run_id)
@@ -196,7 +204,7 @@ def resume(
                     verify=verify,
                     quiet=quiet,
                     as_json=as_json,
-                    advice=Advice(db=db, app=app),
+                    advice=advice,
                 )
                 code = _finish(work)
         finally:
@@ -204,6 +212,23 @@ def resume(
     finally:
         console.detach()
     raise Exit(code)
+
+
+def _send_on(
+    connection: Connection, console: Console, record: RunRecord, *, wait: bool, as_json: bool, advice: Advice
+) -> ExitCode:
+    """Have the functions on AWS try the run again."""
+    connection.resume(record.run_id)
+    was = "was parked and is tried again" if record.problem is not None else "is woken"
+    console.say(
+        f"run {console.style.paint(record.run_id, 'bold')} {was}: the functions on AWS go on with it, not this process"
+    )
+    if wait:
+        return wait_and_report(connection, console, record, as_json=as_json, advice=advice)
+    if as_json:
+        console.data(json.dumps(run_json(replace(record, problem=None))))
+    console.say("To see how it stands:", f"  {advice.inspect_run(record)}")
+    return ExitCode.DONE
 
 
 def _app_of(record: RunRecord, app: str | None, console: Console) -> Workflows:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 from everstep.core.history import Micros
@@ -19,8 +18,8 @@ _TIME_CHARACTERS: Final = 10
 _PAGE: Final = 1000
 
 
-def find_run(connection: Connection, text: str, place: Path) -> RunRecord:
-    """The run with this id, or the only one whose id begins with it. `place` names the database in messages.
+def find_run(connection: Connection, text: str, place: str) -> RunRecord:
+    """The run with this id, or the only one whose id begins with it. `place` names the store in messages.
 
     Ids begin with the time of creation, so a beginning is looked for among the runs of that time; and, since ids of
     runs with an idempotency key do not, among the newest. That is two short reads and may miss such a run.

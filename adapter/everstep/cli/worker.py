@@ -14,10 +14,11 @@ import click
 from everstep.cli.board import Board, plain_line
 from everstep.cli.console import Console
 from everstep.cli.exits import Exit, ExitCode
-from everstep.cli.options import chosen_store, db_options, json_option, open_store
+from everstep.cli.options import json_option
 from everstep.cli.render import counted, error_text, took_text
 from everstep.cli.shapes import error_json
 from everstep.cli.signals import staged
+from everstep.cli.store import StoreOptions, choose_store, open_store, refuse_aws, store_options
 from everstep.cli.targets import load_app
 from everstep.cli.text import iso_text, moment_text, one_line
 from everstep.core.run import RunStatus
@@ -36,7 +37,7 @@ from everstep.runtime.worker import Worker
 
 @click.command()
 @click.option("--app", required=True, metavar="APP", help="Module or file of the app; with :NAME if it has several.")
-@db_options
+@store_options
 @click.option(
     "--concurrency", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Steps that run at once."
 )
@@ -54,8 +55,7 @@ from everstep.runtime.worker import Worker
 @json_option
 def worker(
     app: str,
-    db: str | None,
-    synchronous: str | None,
+    store: StoreOptions,
     concurrency: int,
     threads: int,
     verify: bool,
@@ -67,11 +67,13 @@ def worker(
     Several workers may share one database. The first Ctrl-C or SIGTERM lets running steps finish, the second stops at
     once. Either way, and after a kill too, no run is lost: the next worker goes on with all of them.
     """
+    refuse_aws(store, "there is no worker to start; 'everstep deploy-check' says whether they work")
     console = Console(sys.stdout, sys.stderr, keep_stdout=not as_json)
     console.attach()
     try:
         workflows, warnings = load_app(app)
-        connection = open_store(db, synchronous)
+        chosen = choose_store(store)
+        connection = open_store(chosen)
         try:
             log = _Log(
                 console, connection, {s.name: s.max_retries + 1 for s in workflows.steps.values()}, verbose, as_json
@@ -79,7 +81,7 @@ def worker(
             engine = connection.engine(workflows, verify=verify, observe=log.tell)
             serving = Worker(engine, concurrency=concurrency, threads=threads, on_closed=connection.closed)
             _show_warnings(log)
-            file = str(chosen_store(db, synchronous)[0])
+            file = chosen.place
             log.say(
                 "started",
                 f"worker {os.getpid()}: app {app} ({counted(len(workflows.workflows), 'workflow')}, "

@@ -17,11 +17,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias
 
-from infra.prices import MILLION, PRICES, Price, bill
-from infra.template import Template, load_template
-from infra.units import (
+from everstep.costs.prices import MILLION, PRICES, Price, bill
+from everstep.costs.units import (
     Index,
     Item,
     item_size,
@@ -103,28 +102,22 @@ def _minus(mine: Tally, theirs: Tally) -> Tally:
     return defaultdict(float, {name: count for name, count in left.items() if count})
 
 
-def indexes_of(template: Template, table: str = "RunsTable") -> tuple[Index, ...]:
-    """The table's indexes, as the template defines them."""
-    properties = cast("dict[str, Any]", template.properties(table))
-    keys = tuple(each["AttributeName"] for each in properties["KeySchema"])
-    found = []
-    for each in properties["GlobalSecondaryIndexes"]:
-        if each["Projection"]["ProjectionType"] != "KEYS_ONLY":
-            raise ValueError(f"index {each['IndexName']}: only KEYS_ONLY is metered")
-        own = tuple(key["AttributeName"] for key in each["KeySchema"])
-        found.append(Index(name=each["IndexName"], keys=own, table_keys=keys))
-    return tuple(found)
+INDEXES: Final = (
+    Index(name="runs-by-day", keys=("list_pk", "list_sk"), table_keys=("pk", "sk")),
+    Index(name="parked-runs", keys=("parked_pk", "parked_sk"), table_keys=("pk", "sk")),
+)
+"""The table's indexes, as the template defines them (a test compares)."""
 
 
 class CostMeter:
     """Counts what the clients it is attached to do. Thread-safe.
 
     Args:
-        indexes: the table's indexes; by default those of the template.
+        indexes: the table's indexes.
     """
 
-    def __init__(self, indexes: Sequence[Index] | None = None) -> None:
-        self._indexes = tuple(indexes) if indexes is not None else indexes_of(load_template())
+    def __init__(self, indexes: Sequence[Index] = INDEXES) -> None:
+        self._indexes = tuple(indexes)
         self._usage = Usage()
         self._lock = threading.Lock()
         self._muted = threading.local()

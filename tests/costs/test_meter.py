@@ -15,8 +15,10 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from infra.meter import CostMeter, message_size, sqs_requests
+from everstep.costs.meter import INDEXES, CostMeter, message_size, sqs_requests
+from everstep.costs.units import Index
 from infra.provision import provision
+from infra.template import load_template
 
 KB = 1024
 
@@ -349,3 +351,18 @@ def test_a_run_of_ten_steps_as_the_design_has_it(meter, table, client, resources
     lines = used.report(runs=1, steps=10).splitlines()
     assert lines[0].split() == ["in", "all", "per", "run", "per", "step", "$/M", "steps"]
     assert lines[1].split() == ["dynamodb.write", "14", "14", "1.4", "0.875"]
+
+
+def test_the_indexes_are_those_of_the_template():
+    properties = load_template().properties("RunsTable")
+    keys = tuple(each["AttributeName"] for each in properties["KeySchema"])
+    found = {
+        Index(
+            name=each["IndexName"],
+            keys=tuple(key["AttributeName"] for key in each["KeySchema"]),
+            table_keys=keys,
+        )
+        for each in properties["GlobalSecondaryIndexes"]
+    }
+    assert found == set(INDEXES)
+    assert {each["Projection"]["ProjectionType"] for each in properties["GlobalSecondaryIndexes"]} == {"KEYS_ONLY"}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.prices import MILLION, OTHERS, PRICES, StepModel, bill, step_bill
+from everstep.costs.prices import MILLION, OTHERS, PRICES, StepModel, bill, step_bill
 
-COSTS = Path(__file__).resolve().parents[3] / "docs" / "explanation" / "costs.md"
+COSTS = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "costs.md"
 
 
 def test_every_price_names_its_source():

@@ -16,11 +16,11 @@ from moto import mock_aws
 
 from everstep import Workflows
 from everstep.backends.aws import AwsClients, AwsResources, SqsMessageQueue, open_aws
+from everstep.costs.meter import CostMeter
 from everstep.ports import Unreadable
 from everstep.runtime.connection import Connection
 from everstep.runtime.handle import StepRunner, handle
 from everstep.testing.clock import VirtualClock
-from infra.meter import CostMeter
 from infra.provision import provision
 
 wf = Workflows()

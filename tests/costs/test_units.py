@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from infra.units import (
+from everstep.costs.units import (
     Index,
     index_write_units,
     item_size,
