@@ -12,7 +12,7 @@ PYTHON := $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all format lint types bench venv venv-dev clean
+.PHONY: help demo test e2e test-all format lint types bench venv venv-dev clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -22,6 +22,9 @@ demo: venv ## run the example of the README
 
 test: venv-dev ## check everything: format, lint, import rules, types, tests
 	@scripts/check $(ARGS)
+
+e2e: venv-dev ## build and deploy with SAM to an AWS emulator on this machine, and run workflows there
+	@scripts/e2e $(ARGS)
 
 test-all: ## run the tests on Python 3.11, 3.12 and 3.13, those that are here
 	@scripts/test-all $(ARGS)
