@@ -1,7 +1,7 @@
 """Everstep: durable execution for Python on function platforms."""
 
 from everstep.app import Step, Workflow, Workflows
-from everstep.client import Run, get_run, run, start, start_sync
+from everstep.client import Run, cancel_runs, get_run, run, start, start_sync
 from everstep.codec.values import register_serializable, serializable
 from everstep.core.lint import DeterminismWarning
 from everstep.core.retry import RetryPolicy
@@ -14,12 +14,17 @@ from everstep.errors import (
     DivergenceError,
     EverstepError,
     FatalError,
+    HookConflictError,
+    HookDisposedError,
+    HookError,
+    HookNotFoundError,
     IdempotencyConflictError,
     NotRegisteredError,
     RegistrationError,
     RemoteError,
     RetryableError,
     SerializationError,
+    StepCancelledError,
     StepInterruptedError,
     StepNotRegisteredError,
     StepTimeoutError,
@@ -35,15 +40,29 @@ from everstep.errors import (
     WorkflowRunNotFoundError,
     WorkflowRunParkedError,
 )
+from everstep.hooks import (
+    BaseHook,
+    HookEvent,
+    HookInfo,
+    create_hook,
+    get_hook_by_token,
+    resume_hook,
+    resume_hook_sync,
+)
 from everstep.runtime.execute import StepInfo
+from everstep.webhooks import Webhook, WebhookRequest, WebhookResponse, create_webhook
 from everstep.workflow import (
     WorkflowInfo,
     as_completed,
+    cancellation_requested,
     continue_as_new,
     get_step_metadata,
     get_workflow_metadata,
     now,
+    publish,
     random,
+    remove_attributes,
+    set_attributes,
     sleep,
     time_ns,
     uuid4,
@@ -51,6 +70,7 @@ from everstep.workflow import (
 
 __all__ = [
     "AttributeValidationError",
+    "BaseHook",
     "ConfigurationError",
     "ContextError",
     "DeterminismError",
@@ -58,6 +78,12 @@ __all__ = [
     "DivergenceError",
     "EverstepError",
     "FatalError",
+    "HookConflictError",
+    "HookDisposedError",
+    "HookError",
+    "HookEvent",
+    "HookInfo",
+    "HookNotFoundError",
     "IdempotencyConflictError",
     "NotRegisteredError",
     "RegistrationError",
@@ -68,6 +94,7 @@ __all__ = [
     "RunStatus",
     "SerializationError",
     "Step",
+    "StepCancelledError",
     "StepInfo",
     "StepInterruptedError",
     "StepNotRegisteredError",
@@ -76,6 +103,9 @@ __all__ = [
     "StoreError",
     "StoreFormatError",
     "TypeValidationError",
+    "Webhook",
+    "WebhookRequest",
+    "WebhookResponse",
     "Workflow",
     "WorkflowIOError",
     "WorkflowInfo",
@@ -87,15 +117,25 @@ __all__ = [
     "WorkflowRunParkedError",
     "Workflows",
     "as_completed",
+    "cancel_runs",
+    "cancellation_requested",
     "continue_as_new",
+    "create_hook",
+    "create_webhook",
+    "get_hook_by_token",
     "get_run",
     "get_step_metadata",
     "get_workflow_metadata",
     "now",
+    "publish",
     "random",
     "register_serializable",
+    "remove_attributes",
+    "resume_hook",
+    "resume_hook_sync",
     "run",
     "serializable",
+    "set_attributes",
     "sleep",
     "start",
     "start_sync",

@@ -17,7 +17,8 @@ from everstep.codec.failures import decode_error, encode_error
 from everstep.codec.records import input_digest
 from everstep.codec.typed import SignatureCodec
 from everstep.core.attributes import check_attributes
-from everstep.core.durations import Duration, When, duration_micros
+from everstep.core.durations import Duration, When, duration_micros, moment_after
+from everstep.core.history import Micros
 from everstep.core.lint import check_body
 from everstep.core.replay import Replay
 from everstep.core.retry import DEFAULT_MAX_RETRIES, RetryPolicy
@@ -47,6 +48,7 @@ class Step(Generic[P, R_co]):
         retry: RetryPolicy,
         timeout: Duration | None,
         at_most_once: bool,
+        cancellable: bool,
     ) -> None:
         self.func = func
         self.name = name
@@ -54,6 +56,7 @@ class Step(Generic[P, R_co]):
         self.retry = retry
         self.timeout = None if timeout is None else duration_micros(timeout) / 1_000_000
         self.at_most_once = at_most_once
+        self.cancellable = cancellable
         self.asynchronous = inspect.iscoroutinefunction(func)
         codec = SignatureCodec(func, f"step {name!r}")
         self.encode_call = codec.encode_call
@@ -90,7 +93,7 @@ class StartOptions:
 
 
 class Workflow(Generic[P, R_co]):
-    """A workflow: an ``async def`` that orchestrates steps. Started with `start`, not called.
+    """A workflow: an ``async def`` that orchestrates steps. Started with `start`; called in another workflow's body.
 
     Made by `Workflows.workflow`. `func` is the plain function.
     """
@@ -106,6 +109,7 @@ class Workflow(Generic[P, R_co]):
         self.decode_call = codec.decode_call
         self.encode_result = codec.encode_result
         self.decode_result = codec.decode_result
+        self.same_call = codec.same_call
         functools.update_wrapper(cast("Callable[..., Any]", self), func)
 
     def with_options(
@@ -135,11 +139,26 @@ class Workflow(Generic[P, R_co]):
         )
         return chosen
 
-    def __call__(self, *_args: P.args, **_kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
+        """In a workflow body: a run of its own, whose result is awaited. Cancelling the call cancels that run."""
+        run = Replay.current()
+        if run is not None:
+            attributes, start_at = self.options_in(run)
+            return run.call_child(self, args, kwargs, attributes=attributes, start_at=start_at)
         raise ContextError(
             f"workflow {self.name!r} is not called but started: 'await start({self.name}, …)', or run({self.name}, …) "
             f"in a script. For a unit test of the bare function, call {self.name}.func(…)"
         )
+
+    def options_in(self, run: Replay) -> tuple[Mapping[str, str], Micros | None]:
+        """The start options for a child of this run: attributes, and when it may begin."""
+        if self.options.idempotency_key is not None:
+            raise ContextError(
+                f"workflow {self.name!r} is started as a child, whose id follows from its parent: it cannot have an "
+                f"idempotency key. Leave the key out, or start the run in a step"
+            )
+        start_at = self.options.start_at
+        return self.options.attributes, None if start_at is None else moment_after(start_at, run.loop.now)
 
     def __repr__(self) -> str:
         return f"<workflow {self.name!r}>"
@@ -223,6 +242,7 @@ class Workflows:
         retry: RetryPolicy | None = None,
         timeout: Duration | None = None,
         at_most_once: bool = False,
+        cancellable: bool = False,
     ) -> _StepDecorator: ...
 
     def step(
@@ -235,6 +255,7 @@ class Workflows:
         retry: RetryPolicy | None = None,
         timeout: Duration | None = None,
         at_most_once: bool = False,
+        cancellable: bool = False,
     ) -> Any:
         """Declare a step, bare or with options. It may be ``async def``, or ``def`` (which runs in a thread).
 
@@ -247,6 +268,9 @@ class Workflows:
             at_most_once: never run it a second time, whatever happens: its attempt is claimed with a durable write
                 before it runs, it is not retried, and if the worker dies meanwhile it fails with
                 `StepInterruptedError`.
+            cancellable: when nobody waits for it any more (its run or its task was cancelled, its deadline passed), it
+                is told while it runs: an ``async def`` step sees `asyncio.CancelledError`, a ``def`` step asks
+                `cancellation_requested`. The workflow goes on when the step has ended. Telling takes up to a second.
 
         Raises:
             RegistrationError: an option is wrong, or the name is taken.
@@ -277,6 +301,7 @@ class Workflows:
                 retry=retry or RetryPolicy(),
                 timeout=timeout,
                 at_most_once=at_most_once,
+                cancellable=cancellable,
             )
             self._build = None
             return declared

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
@@ -11,17 +12,19 @@ from everstep.app import Workflow, Workflows
 from everstep.assembly import current_connection, use_connection
 from everstep.codec.failures import decode_error
 from everstep.codec.typed import ValueCodec
-from everstep.core.durations import to_datetime
+from everstep.core.durations import to_datetime, to_micros
 from everstep.core.ids import is_run_id
 from everstep.core.replay import Replay
 from everstep.core.run import RunRecord, RunStatus
 from everstep.errors import (
+    ConfigurationError,
     ContextError,
     WorkflowRunCancelledError,
     WorkflowRunFailedError,
     WorkflowRunNotFoundError,
     WorkflowRunParkedError,
 )
+from everstep.ports import RunQuery
 from everstep.runtime.connection import FIRST_POLL_SECONDS, LAST_POLL_SECONDS, Connection, at_rest
 from everstep.runtime.progress import Observer
 from everstep.runtime.worker import Worker
@@ -37,10 +40,16 @@ class Run(Generic[R_co]):
     Where a run goes on as a new one (`continue_as_new`), the handle speaks of the newest.
     """
 
-    def __init__(self, run_id: str, *, connection: Connection, decode: Callable[[bytes], Any]) -> None:
+    def __init__(self, run_id: str, *, connection: Connection | None, decode: Callable[[bytes], Any]) -> None:
         self.run_id = run_id
-        self._connection = connection
+        self._chosen = connection
         self._decode = decode
+
+    @property
+    def _connection(self) -> Connection:
+        if self._chosen is None:  # a handle that a workflow body made
+            self._chosen = current_connection()
+        return self._chosen
 
     def __repr__(self) -> str:
         return f"<run {self.run_id}>"
@@ -50,7 +59,7 @@ class Run(Generic[R_co]):
         return await self._read(lambda: self._connection.find(self.run_id) is not None)
 
     async def status(self) -> RunStatus:
-        """``pending``, ``running``, ``parked``, ``completed``, ``failed`` or ``cancelled``."""
+        """``pending``, ``running``, ``parked``, ``paused``, ``completed``, ``failed`` or ``cancelled``."""
         run = await self._record()
         return RunStatus.RUNNING if run.status is RunStatus.CONTINUED else run.shown_status
 
@@ -116,6 +125,75 @@ class Run(Generic[R_co]):
         _refuse_loop("Run.wait()", "await run.return_value()")
         return asyncio.run(self.return_value())
 
+    # --- controlling -----------------------------------------------------------------------------
+
+    async def cancel(self, reason: str | None = None) -> None:
+        """Ask the run to end.
+
+        Its body sees `asyncio.CancelledError` and may clean up, with steps too; then the run is *cancelled*. A body
+        that catches the error and returns completes instead. A run that has ended is left as it is.
+
+        Args:
+            reason: up to 512 characters.
+        """
+        await self._ask(lambda run_id: self._connection.cancel(run_id, reason))
+
+    async def terminate(self, reason: str | None = None) -> None:
+        """End the run at once, without asking its body: the way out where that cannot go on. Its children end too."""
+        await self._ask(lambda run_id: self._connection.terminate(run_id, reason))
+
+    async def wake_up(self) -> None:
+        """End the sleeps that the run waits for, as if their time had come. Deadlines are left alone."""
+        await self._ask(self._connection.wake_up)
+
+    async def pause(self) -> None:
+        """Deliver nothing to the body until the run is unpaused: steps that run end, and what arrives waits."""
+        await self._ask(self._connection.pause)
+
+    async def unpause(self) -> None:
+        """Deliver what has arrived since the run was paused, and go on."""
+        await self._ask(self._connection.unpause)
+
+    async def set_attributes(
+        self, changes: Mapping[str, str | None] | None = None, /, **attributes: str | None
+    ) -> None:
+        """Set attributes of the run; None removes one. They are set with the run's next turn."""
+        changed = {**(changes or {}), **attributes}
+        await self._ask(lambda run_id: self._connection.set_attributes(run_id, changed))
+
+    async def rerun(self, *, from_step: int | str | None = None) -> Run[R_co]:
+        """Start a new run with the same input; its handle.
+
+        Args:
+            from_step: keep what happened before this step (its operation's number, or its name for the first call of
+                it), and go on from there. Of runs that have ended only. A body that uses the id of its run before that
+                step does not replay, because the new run has another: then the new run is parked.
+        """
+        chosen = self.run_id if from_step is None else (await self._record()).run_id
+        record = await self._read(lambda: self._connection.rerun(chosen, from_step=from_step))
+        return Run(record.run_id, connection=self._chosen, decode=self._decode)
+
+    async def query(self, name: str, *, type: Any = Any) -> Any:
+        """The value the workflow has published under this name (`publish`), without waking it.
+
+        Raises:
+            LookupError: it has published nothing under this name.
+            TypeValidationError: the value does not fit `type`.
+        """
+        found = await self._read(lambda: self._connection.published(self.run_id))
+        if name not in found:
+            names = ", ".join(map(repr, found)) or "nothing at all"
+            raise LookupError(f"run {self.run_id} has published nothing as {name!r}; it has published {names}")
+        return ValueCodec(type, f"the value {name!r} of run {self.run_id}").decode(found[name])
+
+    async def published(self) -> list[str]:
+        """The names under which the workflow has published values."""
+        return list(await self._read(lambda: self._connection.published(self.run_id)))
+
+    async def _ask(self, ask: Callable[[str], object]) -> None:
+        """Ask the newest run of the chain."""
+        await self._read(lambda: ask(self._connection.get(self.run_id).run_id))
+
     # --- reading ---------------------------------------------------------------------------------
 
     async def _read(self, read: Callable[[], R]) -> R:
@@ -131,12 +209,15 @@ class Run(Generic[R_co]):
         if run.status is RunStatus.FAILED:
             raise WorkflowRunFailedError(self.run_id, None if run.error is None else decode_error(run.error))
         if run.status is RunStatus.CANCELLED:
-            raise WorkflowRunCancelledError(self.run_id)
+            raise WorkflowRunCancelledError(self.run_id, run.reason)
         raise WorkflowRunParkedError(self.run_id, "" if run.problem is None else run.problem.message)
 
 
 async def start(workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
     """Start a run of a workflow and return its handle; the run is durable when this returns.
+
+    In a workflow body: start a run that the body does not wait for. It is durable with the turn, and its handle is good
+    for its id; to wait for a run's result in a body, call the workflow.
 
     Options are given with ``workflow.with_options(…)``.
 
@@ -145,15 +226,19 @@ async def start(workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) 
         TypeValidationError: a value does not fit its annotation. Nothing is written.
         IdempotencyConflictError: the key belongs to a run with another input.
     """
-    _refuse_body("start()")
+    body = Replay.current()
+    if body is not None:
+        _check_workflow(workflow)
+        attributes, start_at = workflow.options_in(body)
+        run_id = body.start_child(workflow, args, kwargs, attributes=attributes, start_at=start_at)
+        return Run(run_id, connection=None, decode=workflow.decode_result)
     return await asyncio.to_thread(start_sync, workflow, *args, **kwargs)
 
 
 def start_sync(workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
     """As `start`, for programs without an event loop."""
     _refuse_body("start_sync()")
-    if not isinstance(workflow, Workflow):
-        raise TypeError(f"start() takes a workflow declared with @wf.workflow, not {workflow!r}")
+    _check_workflow(workflow)
     connection = current_connection()
     options = workflow.options
     record = connection.start(
@@ -164,6 +249,59 @@ def start_sync(workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) -
         start_at=options.start_at,
     )
     return Run(record.run_id, connection=connection, decode=workflow.decode_result)
+
+
+def _check_workflow(workflow: object) -> None:
+    if not isinstance(workflow, Workflow):
+        raise TypeError(f"start() takes a workflow declared with @wf.workflow, not {workflow!r}")
+
+
+async def cancel_runs(
+    *,
+    workflow: str | None = None,
+    status: RunStatus | str | None = None,
+    attributes: Mapping[str, str] | None = None,
+    created_from: datetime | None = None,
+    created_before: datetime | None = None,
+    reason: str | None = None,
+    limit: int = 1000,
+) -> list[str]:
+    """Cancel the runs that fit all conditions and have not ended, newest first; their ids.
+
+    Args:
+        limit: at most so many, from 1 to 10,000. Call it again for more.
+
+    Raises:
+        ConfigurationError: no condition was given: cancelling all runs there are takes ``status`` at least.
+    """
+    _refuse_body("cancel_runs()")
+    conditions = (workflow, status, attributes, created_from, created_before)
+    if all(condition is None for condition in conditions):
+        raise ConfigurationError("cancel_runs() needs a condition, such as workflow= or status='running'")
+    if not 1 <= limit <= 10_000:
+        raise ConfigurationError(f"limit is 1 to 10,000, not {limit}")
+    query = RunQuery(
+        workflow=workflow,
+        status=None if status is None else RunStatus(status),
+        attributes=attributes or {},
+        created_from=None if created_from is None else to_micros(created_from),
+        created_before=None if created_before is None else to_micros(created_before),
+        limit=1000,
+    )
+    return await asyncio.to_thread(_cancel_all, current_connection(), query, reason, limit)
+
+
+def _cancel_all(connection: Connection, query: RunQuery, reason: str | None, limit: int) -> list[str]:
+    asked: list[str] = []
+    while True:
+        page = connection.backend.inspector.list_runs(query)
+        for run in page.runs:
+            if not run.closed and len(asked) < limit:
+                connection.cancel(run.run_id, reason)
+                asked.append(run.run_id)
+        if page.cursor is None or len(asked) == limit:
+            return asked
+        query = replace(query, cursor=page.cursor)
 
 
 @overload

@@ -11,6 +11,10 @@
     │   └── TypeValidationError       a value does not fit its annotation
     ├── IdempotencyConflictError      one idempotency key, two different inputs
     ├── AttributeValidationError      an attribute breaks a limit
+    ├── HookError                     asked about a hook, and it does not work
+    │   ├── HookConflictError         another run has the token
+    │   ├── HookDisposedError         the hook takes nothing any more
+    │   └── HookNotFoundError         no run waits under this token
     ├── WorkflowRunError              asked about a run, and the answer is not a result
     │   ├── WorkflowRunFailedError
     │   ├── WorkflowRunCancelledError
@@ -25,12 +29,14 @@
     ├── FatalError                    raise it in a step: do not retry
     ├── RetryableError                raise it in a step: retry after this long
     ├── StepTimeoutError              an attempt ran longer than the step's timeout (also a TimeoutError)
+    ├── StepCancelledError            the step was told that nobody waits for it any more
     ├── StepInterruptedError          the worker died during the attempt and it may not be repeated
     ├── RemoteError                   stands in for an error whose class this process does not have
     └── StoreError                    the store could not do what was asked
         └── StoreBusyError            try again: locked or throttled
 
-``TypeValidationError`` and ``StepInterruptedError`` are also `FatalError`: trying again cannot help.
+``TypeValidationError``, ``StepCancelledError`` and ``StepInterruptedError`` are also `FatalError`: trying again cannot
+help.
 Every class names its page of the documentation in `page`. All survive pickling and copying.
 """
 
@@ -164,6 +170,49 @@ class WorkflowRunParkedError(WorkflowRunError):
         self.reason = reason
 
 
+class HookError(EverstepError):
+    """Base of the errors of hooks. `token` is the hook's."""
+
+    page = "hooks"
+    token: str
+
+
+class HookConflictError(HookError):
+    """The token belongs to an open hook of another run, whose id is `run_id`."""
+
+    def __init__(self, token: str, run_id: str) -> None:
+        super().__init__(
+            f"the token {token!r} belongs to a hook of run {run_id}: a token has one open hook at a time. Choose "
+            f"another token, or look at that run; it is free again when that hook is disposed or the run has ended"
+        )
+        self.token = token
+        self.run_id = run_id
+
+
+class HookDisposedError(HookError):
+    """The hook was disposed, so nothing more will come."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__(f"the hook with the token {token!r} was disposed, so nothing more comes; open a new one")
+        self.token = token
+
+
+class HookNotFoundError(HookError, LookupError):
+    """No run waits under this token: it was never opened, was disposed, or its run has ended."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__(
+            f"no run has an open hook with the token {_masked(token)!r}: it is not opened yet, it was disposed, or its "
+            f"run has ended"
+        )
+        self.token = token
+
+
+def _masked(token: str) -> str:
+    """The beginning of a token: whoever knows all of it may use it, so it is not for logs."""
+    return token if len(token) <= 8 else token[:8] + "…"
+
+
 class DeterminismError(EverstepError):
     """A workflow body did something that a replay cannot repeat."""
 
@@ -237,6 +286,12 @@ class StepTimeoutError(EverstepError, TimeoutError):
     """An attempt ran longer than the step's ``timeout``."""
 
     page = "step-timeout"
+
+
+class StepCancelledError(FatalError):
+    """The step was cancelled while it ran, because nobody waits for it any more. Its workflow does not see this."""
+
+    page = "step-cancelled"
 
 
 class StepInterruptedError(FatalError):

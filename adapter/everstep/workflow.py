@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from random import Random
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
+from everstep.codec.typed import ValueCodec
+from everstep.core.attributes import check_changes
 from everstep.core.durations import When, moment_after, to_datetime
+from everstep.core.loop import WAKE_SLEEPER
 from everstep.core.operations import ContinueAsNew
 from everstep.core.replay import Replay
-from everstep.errors import ContextError
-from everstep.runtime.execute import CURRENT_STEP, StepInfo
+from everstep.errors import ConfigurationError, ContextError, SerializationError
+from everstep.runtime.execute import CANCELLED, CURRENT_STEP, StepInfo
 
 T = TypeVar("T")
+
+MAX_PUBLISHED: Final = 64
+"""Names of published values in a run."""
+MAX_PUBLISHED_NAME: Final = 128
+MAX_PUBLISHED_BYTES: Final = 64 * 1024
+
+_PUBLISHED: Final = ValueCodec(Any, "a published value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,16 +64,11 @@ async def sleep(duration: When) -> None:
         await asyncio.sleep(0)
         return
     waiter = loop.create_future()
-    timer = loop.call_at_micros(due, _wake, waiter)
+    timer = loop.call_at_micros(due, WAKE_SLEEPER, waiter, None)
     try:
         await waiter
     finally:
         timer.cancel()
-
-
-def _wake(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
 
 
 def now() -> datetime:
@@ -106,6 +111,59 @@ def as_completed(aws: Iterable[Awaitable[T]], *, timeout: float | None = None) -
     """
     futures = [asyncio.ensure_future(awaitable) for awaitable in aws]
     return asyncio.as_completed(futures, timeout=timeout)
+
+
+def set_attributes(changes: Mapping[str, str | None] | None = None, /, **attributes: str | None) -> None:
+    """Set attributes of the run, by which people find it; None removes one.
+
+    Args:
+        changes: for keys that are no Python names. Both forms may be given.
+
+    Raises:
+        AttributeValidationError: a limit is broken, or a key is reserved. Nothing is set.
+        ContextError: outside a workflow body; there `Run.set_attributes` does it, in a step too.
+    """
+    _run("set_attributes()").set_attributes(check_changes({**(changes or {}), **attributes}))
+
+
+def remove_attributes(*keys: str) -> None:
+    """Remove attributes of the run. Those it does not have are no error."""
+    _run("remove_attributes()").set_attributes(check_changes(dict.fromkeys(keys)))
+
+
+def publish(name: str, value: object) -> None:
+    """Let anybody read a value by its name at once (`Run.query`), without waking the run. It replaces an earlier one.
+
+    Args:
+        name: 1 to 128 printable characters; a run has at most 64 names.
+        value: anything that can be stored, up to 64 KiB as JSON. What is larger belongs into a stream.
+    """
+    run = _run("publish()")
+    if not isinstance(name, str) or not 1 <= len(name) <= MAX_PUBLISHED_NAME or not name.isprintable():
+        raise ConfigurationError(
+            f"the name of a published value has 1 to 128 printable characters; {name!r:.80} has not"
+        )
+    if name not in run.published and len(run.published) >= MAX_PUBLISHED:
+        raise ConfigurationError(f"a run publishes at most {MAX_PUBLISHED} names, and {name!r} would be one more")
+    with run.loop.trusting:
+        data = _PUBLISHED.encode(value)
+    if len(data) > MAX_PUBLISHED_BYTES:
+        raise SerializationError(
+            f"the value published as {name!r} is {len(data):,} bytes as JSON, more than {MAX_PUBLISHED_BYTES:,}: "
+            f"publish a summary, and write the rest to a stream"
+        )
+    run.publish(name, data)
+
+
+def cancellation_requested() -> bool:
+    """In a cancellable step: whether nobody waits for it any more, so that it should end.
+
+    An ``async def`` step need not ask, it sees `asyncio.CancelledError`. False in a step that is not cancellable.
+    """
+    if CURRENT_STEP.get(None) is None:
+        raise ContextError("cancellation_requested() belongs in a step that a workflow runs")
+    cancelled = CANCELLED.get(None)
+    return cancelled is not None and cancelled.is_set()
 
 
 def get_workflow_metadata() -> WorkflowInfo:

@@ -111,10 +111,8 @@ def test_a_damaged_file(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[4096:] = b"\xff" * (len(content) - 4096)
     path.write_bytes(content)
-    backend = open_sqlite(path)
     with pytest.raises(StoreError, match="damaged"):
-        backend.inspector.list_runs(RunQuery())
-    backend.close()
+        open_sqlite(path).inspector.list_runs(RunQuery())
 
 
 def test_a_closed_store_says_so(tmp_path: Path) -> None:

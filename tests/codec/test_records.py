@@ -20,7 +20,7 @@ from everstep.codec.records import (
 )
 from everstep.core import history as h
 from everstep.core import messages as m
-from everstep.core.run import Problem, RunRecord, RunStatus
+from everstep.core.run import Parent, Problem, RunRecord, RunStatus
 from everstep.errors import SerializationError
 
 number = st.integers(0, 2**53)
@@ -36,6 +36,7 @@ FIELDS: dict[str, Any] = {
     "bytes | None": st.none() | payload,
     "Micros | None": st.none() | number,
     "Mapping[str, str]": st.dictionaries(name, name, max_size=3),
+    "Mapping[str, str | None]": st.dictionaries(name, st.none() | name, max_size=3),
     "RunStatus": st.sampled_from(RunStatus),
 }
 
@@ -44,6 +45,8 @@ def instances(cls: type) -> st.SearchStrategy[Any]:
     fields = {n: FIELDS[t] for n, t in cls.__annotations__.items() if t in FIELDS}
     if cls is RunRecord:
         fields["problem"] = st.none() | instances(Problem)
+        fields["parent"] = st.none() | instances(Parent)
+        fields["attributes_turn"] = st.integers(-1, 2**53)
     if cls is m.StartRun:
         fields["run"] = instances(RunRecord)
     assert fields.keys() == cls.__annotations__.keys(), cls
@@ -61,6 +64,7 @@ turns = st.builds(
     nonce=name,
     events=st.lists(events, max_size=4).map(tuple),
     commands=st.lists(commands, max_size=4).map(tuple),
+    drawn=st.lists(name, max_size=2).map(tuple),
 )
 KINDS: list[tuple[Any, Any, Any]] = [
     (turns, encode_turn, decode_turn),

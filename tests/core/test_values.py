@@ -94,7 +94,7 @@ def test_message_ids_follow_from_what_is_asked_for():
 
 
 def test_the_life_cycle_is_closed_under_its_transitions():
-    stored = set(RunStatus) - {RunStatus.PARKED}
+    stored = set(RunStatus) - {RunStatus.PARKED, RunStatus.PAUSED}
     assert set(TRANSITIONS) == stored
     assert set().union(*TRANSITIONS.values()) | {RunStatus.PENDING} == stored
     assert {status for status in stored if not TRANSITIONS[status]} == CLOSED
@@ -105,6 +105,13 @@ def test_a_run_with_a_problem_is_shown_as_parked_until_it_is_closed():
     assert record(problem=problem, status=RunStatus.RUNNING).shown_status is RunStatus.PARKED
     assert record(status=RunStatus.RUNNING).shown_status is RunStatus.RUNNING
     assert record(problem=problem, status=RunStatus.FAILED).shown_status is RunStatus.FAILED
+
+
+def test_a_paused_run_is_shown_as_paused_unless_it_is_parked_or_closed():
+    problem = Problem(code="io", message="m", turn=0, build="b", at=1)
+    assert record(paused_at=1, status=RunStatus.RUNNING).shown_status is RunStatus.PAUSED
+    assert record(paused_at=1, problem=problem, status=RunStatus.RUNNING).shown_status is RunStatus.PARKED
+    assert record(paused_at=1, status=RunStatus.CANCELLED).shown_status is RunStatus.CANCELLED
 
 
 def decide(error, *, attempt=1, max_retries=3, chance=1.0, **policy):

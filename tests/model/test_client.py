@@ -249,11 +249,11 @@ def test_metadata_in_the_wrong_place(app, env):
         env.run(body)
 
 
-def test_a_body_does_not_start_or_read_runs(app, env, double):
+def test_a_body_does_not_read_runs(app, env, double):
     @app.workflow
     async def body(what: str):
         if what == "start":
-            await start(double, 1)
+            start_sync(double, 1)
         else:
             await get_run("wrun_01ARZ3NDEKTSV4RRFFQ69G5FAV").return_value()
 

@@ -164,6 +164,7 @@ def _load(options: StoreOptions, text: str) -> tuple[Micros, Snapshot, Sequence[
             snapshot.turns,
             connection.backend.steps.failed_attempts(found.run_id),
             [entry.event for entry in snapshot.inbox],
+            run_id=found.run_id,
             now=now,
             closed_at=snapshot.run.completed_at,
         )

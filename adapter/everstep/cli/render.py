@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import tzinfo
 from typing import assert_never
 
@@ -23,23 +23,53 @@ from everstep.cli.text import (
 from everstep.codec.failures import ErrorView
 from everstep.core.attributes import RESERVED
 from everstep.core.history import (
+    AttributesRequested,
+    CancelChild,
+    CancelRequested,
+    CancelRun,
+    CancelStep,
     CancelTimer,
+    ChildCancelled,
+    ChildCompleted,
+    ChildFailed,
+    CloseHook,
     Command,
     CompleteRun,
+    ConfirmHook,
     ContinueRun,
     Event,
     FailRun,
+    HookConflicted,
+    HookOpened,
+    HookReceived,
     Micros,
+    OpenHook,
+    PauseRequested,
+    PublishValue,
     RunStarted,
     RunStep,
+    SetAttributes,
+    StartChild,
     StartTimer,
     StepCompleted,
     StepFailed,
+    TerminateRequested,
     TimerFired,
     Turn,
+    UnpauseRequested,
+    WakeUpRequested,
 )
 from everstep.core.run import RunRecord
-from everstep.core.timeline import OperationView, StepState, StepView, TimerState, TimerView
+from everstep.core.timeline import (
+    ChildState,
+    ChildView,
+    HookView,
+    OperationView,
+    StepState,
+    StepView,
+    TimerState,
+    TimerView,
+)
 
 # --- values ----------------------------------------------------------------------------------------
 
@@ -273,6 +303,21 @@ def _operation_row(view: OperationView, now: Micros, zone: tzinfo | None, arrow:
                 assert_never(view.state)
         ended = view.ended_at if view.ended_at is not None else now
         return [str(view.op), "(timer)", str(view.state), "", asked, duration_text(ended - view.asked_at), note]
+    if isinstance(view, HookView):
+        ended = view.ended_at if view.ended_at is not None else now
+        note = f"{view.received} received, token {view.token}" + (f" is held by {view.holder}" if view.holder else "")
+        kind = "(webhook)" if view.webhook else "(hook)"
+        return [str(view.op), kind, str(view.state), "", asked, duration_text(ended - view.asked_at), note]
+    if isinstance(view, ChildView):
+        ended = view.ended_at if view.ended_at is not None else now
+        name = f"(child) {one_line(view.workflow)}"
+        note = f"{view.run_id} {value_text(view.input)}"
+        if view.state is ChildState.COMPLETED:
+            note += f" {arrow} {value_text(view.result)}"
+        elif view.state is ChildState.FAILED:
+            note += f" {arrow} {error_text(view.error)}"
+        took = "" if view.state is ChildState.DETACHED else duration_text(ended - view.asked_at)
+        return [str(view.op), name, str(view.state), "", asked, took, note]
     if view.ended_at is not None:
         took = duration_text(view.ended_at - view.asked_at)
     elif view.state in (StepState.RUNNING, StepState.RETRYING):
@@ -310,6 +355,8 @@ def turn_lines(turns: Iterable[Turn], *, style: Style, width: int | None, zone: 
         for command in turn.commands:
             if isinstance(command, RunStep):
                 names[command.op] = one_line(command.name)
+            elif isinstance(command, StartChild):
+                names[command.op] = one_line(command.workflow)
             lines.append(fit(f"  {asked} {_command_text(command, turn.at, zone)}", limit))
     return lines
 
@@ -325,6 +372,30 @@ def _event_text(event: Event, names: dict[int, str]) -> str:
             return f"step {op} {names.get(op, '?')} failed on attempt {attempt}: {error_text(error)}"
         case TimerFired(op=op):
             return f"timer {op} fired"
+        case HookOpened(op=op):
+            return f"the token of hook {op} is this run's"
+        case HookConflicted(op=op, run_id=holder):
+            return f"the token of hook {op} belongs to run {holder}"
+        case HookReceived(op=op, payload=payload):
+            return f"hook {op} received {value_text(payload, 200)}"
+        case ChildCompleted(op=op, result=result):
+            return f"child {op} {names.get(op, '?')} completed: {value_text(result, 200)}"
+        case ChildFailed(op=op, error=error):
+            return f"child {op} {names.get(op, '?')} failed: {error_text(error)}"
+        case ChildCancelled(op=op, reason=reason):
+            return f"child {op} {names.get(op, '?')} was cancelled{_because(reason)}"
+        case CancelRequested(reason=reason):
+            return f"cancel requested{_because(reason)}"
+        case TerminateRequested(reason=reason):
+            return f"terminate requested{_because(reason)}"
+        case WakeUpRequested():
+            return "wake-up requested"
+        case PauseRequested():
+            return "pause requested"
+        case UnpauseRequested():
+            return "unpause requested"
+        case AttributesRequested(changes=changes):
+            return f"attributes requested: {_changes_text(changes)}"
         case _:
             assert_never(event)
 
@@ -337,6 +408,26 @@ def _command_text(command: Command, at: Micros, zone: tzinfo | None) -> str:
             return f"start timer {op}, due {moment_text(due, zone)} (in {duration_text(due - at)})"
         case CancelTimer(op=op):
             return f"cancel timer {op}"
+        case CancelStep(op=op):
+            return f"cancel step {op}"
+        case OpenHook(op=op, token=token, kind=kind, webhook=webhook):
+            what = "webhook" if webhook else "hook"
+            return f"open {what} {op}{f' for {kind}' if kind else ''}, token {one_line(token)}"
+        case ConfirmHook(op=op):
+            return f"confirm the token of hook {op}"
+        case CloseHook(op=op):
+            return f"close hook {op}"
+        case StartChild(op=op, workflow=workflow, input=data, awaited=awaited):
+            what = "child" if awaited else "detached child"
+            return f"start {what} {op} {one_line(workflow)} {value_text(data, 200)}"
+        case CancelChild(op=op):
+            return f"cancel child {op}"
+        case SetAttributes(changes=changes):
+            return f"set attributes: {_changes_text(changes)}"
+        case PublishValue(name=name, value=value):
+            return f"publish {one_line(name)}: {value_text(value, 200)}"
+        case CancelRun(reason=reason):
+            return f"end the run as cancelled{_because(reason)}"
         case CompleteRun(result=result):
             return f"complete the run: {value_text(result, 200)}"
         case FailRun(error=error):
@@ -345,3 +436,14 @@ def _command_text(command: Command, at: Micros, zone: tzinfo | None) -> str:
             return f"continue as a new run: {value_text(data, 200)}"
         case _:
             assert_never(command)
+
+
+def _because(reason: str | None) -> str:
+    return f": {one_line(reason)}" if reason else ""
+
+
+def _changes_text(changes: Mapping[str, str | None]) -> str:
+    return ", ".join(
+        f"{one_line(key)} removed" if value is None else f"{one_line(key)}={one_line(value)}"
+        for key, value in changes.items()
+    )

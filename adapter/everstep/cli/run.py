@@ -337,4 +337,4 @@ def _look(connection: Connection, run_id: str) -> tuple[str, Sequence[OperationV
         return run.run_id, ()
     failed = connection.backend.steps.failed_attempts(run.run_id)
     arrived = [entry.event for entry in snapshot.inbox]
-    return run.run_id, timeline(snapshot.turns, failed, arrived, now=connection.clock.now())
+    return run.run_id, timeline(snapshot.turns, failed, arrived, run_id=run.run_id, now=connection.clock.now())

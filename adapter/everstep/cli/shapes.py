@@ -13,7 +13,7 @@ from everstep.cli.text import iso_text
 from everstep.codec.failures import ErrorView, describe_error
 from everstep.core.history import Command, Event, Micros, Turn
 from everstep.core.run import RunRecord
-from everstep.core.timeline import OperationView, TimerView
+from everstep.core.timeline import ChildView, HookView, OperationView, TimerView
 from everstep.errors import SerializationError
 
 JsonObject: TypeAlias = dict[str, Any]
@@ -110,6 +110,35 @@ def operation_json(view: OperationView) -> JsonObject:
             "turn": view.turn,
             "asked_at": time_json(view.asked_at),
             "due": time_json(view.due),
+            "sleep": view.sleep,
+            "ended_at": time_json(view.ended_at),
+        }
+    if isinstance(view, HookView):
+        return {
+            "op": view.op,
+            "kind": "webhook" if view.webhook else "hook",
+            "state": str(view.state),
+            "turn": view.turn,
+            "asked_at": time_json(view.asked_at),
+            "token": view.token,
+            "payload": view.kind or None,
+            "metadata": value_json(view.metadata),
+            "received": view.received,
+            "held_by": view.holder,
+            "ended_at": time_json(view.ended_at),
+        }
+    if isinstance(view, ChildView):
+        return {
+            "op": view.op,
+            "kind": "child",
+            "workflow": view.workflow,
+            "run_id": view.run_id,
+            "state": str(view.state),
+            "turn": view.turn,
+            "asked_at": time_json(view.asked_at),
+            "input": value_json(view.input),
+            "result": value_json(view.result),
+            "error": error_json(view.error),
             "ended_at": time_json(view.ended_at),
         }
     return {
@@ -155,9 +184,9 @@ def _record_json(record: Event | Command) -> JsonObject:
         match field.name:
             case "error":
                 value = error_json(value)
-            case "input" | "result":
+            case "input" | "result" | "payload" | "value" | "metadata" | "answer":
                 value = value_json(value)
-            case "due":
+            case "due" | "start_at":
                 value = time_json(value)
         found[field.name] = value
     return found

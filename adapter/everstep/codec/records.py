@@ -14,29 +14,35 @@ Codes and the order of fields are for ever: a change is a new version or a new c
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from hashlib import blake2b
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-from everstep.codec.envelope import seal, unseal
-from everstep.codec.jsontext import make_scanner, quote_ascii, write
-from everstep.core.history import (
-    CancelTimer,
-    CompleteRun,
-    ContinueRun,
-    Event,
-    FailRun,
-    RunStarted,
-    RunStep,
-    StartTimer,
-    StepCompleted,
-    StepFailed,
-    TimerFired,
-    Turn,
+from everstep.codec.jsontext import quote_ascii, write
+from everstep.codec.rows import (
+    COMMAND_READERS,
+    COMMAND_WRITERS,
+    DAMAGE,
+    EVENT_READERS,
+    EVENT_WRITERS,
+    VERSION,
+    Payloads,
+    Reader,
+    Rest,
+    Row,
+    Writer,
+    add,
+    add_optional,
+    check,
+    mapping_of,
+    optional,
+    plain_mapping,
+    plain_optional,
+    plain_text,
+    reader_of,
 )
+from everstep.core.history import Event, Turn
 from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, Message, StartRun
-from everstep.core.run import Problem, RunRecord, RunStatus
-from everstep.errors import SerializationError
+from everstep.core.run import Parent, Problem, RunRecord, RunStatus
 
 __all__ = [
     "VERSION",
@@ -50,11 +56,6 @@ __all__ = [
     "encode_turn",
     "input_digest",
 ]
-
-VERSION: Final = 1
-
-Payloads = list[bytes]
-Row = list[Any]
 
 
 def input_digest(input: bytes) -> str:
@@ -70,7 +71,8 @@ def encode_turn(turn: Turn) -> bytes:
     events = ",".join([_WRITERS[type(event)](event, payloads) for event in turn.events])
     commands = ",".join([_WRITERS[type(command)](command, payloads) for command in turn.commands])
     build, nonce = quote_ascii(turn.build), quote_ascii(turn.nonce)
-    head = f"[{VERSION},{turn.number},{turn.at},{build},{nonce},[{events}],[{commands}]]\n"
+    drawn = f",{write([plain_text(each) for each in turn.drawn])}" if turn.drawn else ""
+    head = f"[{VERSION},{turn.number},{turn.at},{build},{nonce},[{events}],[{commands}]{drawn}]\n"
     return b"".join([head.encode(), *payloads])
 
 
@@ -94,32 +96,13 @@ def _encode_one(record: Event | Message | RunRecord) -> bytes:
     return b"".join([head.encode(), *payloads])
 
 
-def _add(payload: bytes, payloads: Payloads) -> int:
-    sealed = seal(payload)
-    payloads.append(sealed)
-    return len(sealed)
-
-
-def _add_optional(payload: bytes | None, payloads: Payloads) -> int | None:
-    return None if payload is None else _add(payload, payloads)
-
-
-def _write_step_completed(event: StepCompleted, payloads: Payloads) -> str:
-    return f'["sc",{event.op},{event.attempt},{_add(event.result, payloads)}]'
-
-
-def _write_run_step(command: RunStep, payloads: Payloads) -> str:
-    size = _add(command.input, payloads)
-    return f'["rs",{command.op},{quote_ascii(command.name)},{quote_ascii(command.digest)},{size}]'
-
-
 def _write_advance(message: AdvanceRun, payloads: Payloads) -> str:
     recover = "true" if message.recover else "false"
     return f'["ar",{quote_ascii(message.run_id)},{quote_ascii(message.cause)},{recover},{message.due}]'
 
 
 def _write_execute(message: ExecuteStep, payloads: Payloads) -> str:
-    size = _add(message.input, payloads)
+    size = add(message.input, payloads)
     return (
         f'["xs",{quote_ascii(message.run_id)},{quote_ascii(message.workflow)},{message.op},'
         f"{quote_ascii(message.name)},{message.attempt},{size},"
@@ -132,43 +115,49 @@ def _write_run(run: RunRecord, payloads: Payloads, code: str = "rr") -> str:
     return write(
         [
             code,
-            _text(run.run_id),
-            _text(run.root_id),
-            _text(run.workflow),
-            _add(run.input, payloads),
+            plain_text(run.run_id),
+            plain_text(run.root_id),
+            plain_text(run.workflow),
+            add(run.input, payloads),
             run.created_at,
             run.start_at,
-            {_text(key): _text(value) for key, value in run.attributes.items()},
+            plain_mapping(run.attributes),
             run.status.value,
             run.started_at,
             run.completed_at,
-            _add_optional(run.result, payloads),
-            _add_optional(run.error, payloads),
+            add_optional(run.result, payloads),
+            add_optional(run.error, payloads),
             run.continued_from,
             run.continued_to,
-            None
-            if problem is None
-            else [_text(problem.code), _text(problem.message), problem.turn, _text(problem.build), problem.at],
+            None if problem is None else _problem_row(problem),
+            *_newer_fields(run),
         ]
     )
 
 
-def _text(text: str) -> str:
-    """Text that UTF-8 can hold: a lone surrogate, as in a path that is not UTF-8, becomes its escape."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+def _newer_fields(run: RunRecord) -> Row:
+    """Fields that the first records did not have. Left out where they say nothing, as most messages' are."""
+    parent = run.parent
+    row = [
+        plain_optional(run.reason),
+        None if parent is None else [parent.run_id, plain_text(parent.workflow), parent.op],
+        run.paused_at,
+        run.seed_id,
+        run.attributes_turn,
+    ]
+    return [] if row == _NO_NEWER_FIELDS else row
 
 
-_WRITERS: Final[dict[type, Callable[[Any, Payloads], str]]] = {
-    RunStarted: lambda event, payloads: '["st"]',
-    StepCompleted: _write_step_completed,
-    StepFailed: lambda event, payloads: f'["sf",{event.op},{event.attempt},{_add(event.error, payloads)}]',
-    TimerFired: lambda event, payloads: f'["tf",{event.op}]',
-    RunStep: _write_run_step,
-    StartTimer: lambda command, payloads: f'["tm",{command.op},{command.due}]',
-    CancelTimer: lambda command, payloads: f'["ct",{command.op}]',
-    CompleteRun: lambda command, payloads: f'["cr",{_add(command.result, payloads)}]',
-    FailRun: lambda command, payloads: f'["fr",{_add(command.error, payloads)}]',
-    ContinueRun: lambda command, payloads: f'["cn",{_add(command.input, payloads)}]',
+_NO_NEWER_FIELDS: Final = [None, None, None, None, -1]
+
+
+def _problem_row(problem: Problem) -> Row:
+    return [plain_text(problem.code), plain_text(problem.message), problem.turn, plain_text(problem.build), problem.at]
+
+
+_WRITERS: Final[dict[type, Writer]] = {
+    **EVENT_WRITERS,
+    **COMMAND_WRITERS,
     StartRun: lambda message, payloads: _write_run(message.run, payloads, "sr"),
     AdvanceRun: _write_advance,
     ExecuteStep: _write_execute,
@@ -186,15 +175,16 @@ def decode_turn(data: bytes) -> Turn:
     Raises:
         SerializationError: the bytes are damaged, or a newer version of Everstep wrote them.
     """
-    rest = _Rest(data, "turn")
+    rest = Rest(data, "turn")
     try:
-        _, number, at, build, nonce, event_rows, command_rows = rest.head
-        _check(number, int), _check(at, int), _check(build, str), _check(nonce, str)
-        events = tuple([_reader(_EVENTS, row, rest)(row, rest) for row in event_rows])
-        commands = tuple([_reader(_COMMANDS, row, rest)(row, rest) for row in command_rows])
+        _, number, at, build, nonce, event_rows, command_rows, *more = rest.head
+        check(number, int), check(at, int), check(build, str), check(nonce, str)
+        events = tuple([reader_of(EVENT_READERS, row, rest)(row, rest) for row in event_rows])
+        commands = tuple([reader_of(COMMAND_READERS, row, rest)(row, rest) for row in command_rows])
         rest.end()
-        return Turn(number=number, at=at, build=build, nonce=nonce, events=events, commands=commands)
-    except _DAMAGE as error:
+        drawn = tuple(check(each, str) for each in more[0]) if more else ()
+        return Turn(number=number, at=at, build=build, nonce=nonce, events=events, commands=commands, drawn=drawn)
+    except DAMAGE as error:
         raise rest.damaged(error) from error
 
 
@@ -204,7 +194,7 @@ def decode_event(data: bytes) -> Event:
     Raises:
         SerializationError: the bytes are damaged, or a newer version of Everstep wrote them.
     """
-    event: Event = _decode_one(data, "event", _EVENTS)
+    event: Event = _decode_one(data, "event", EVENT_READERS)
     return event
 
 
@@ -228,213 +218,87 @@ def decode_run(data: bytes) -> RunRecord:
     return run
 
 
-class _Rest:
-    """The header of a record, and the payloads that are not yet read."""
-
-    __slots__ = ("at", "data", "head", "kind")
-
-    def __init__(self, data: bytes, kind: str) -> None:
-        self.data = data
-        self.kind = kind
-        try:
-            line = data.index(b"\n")
-            self.head = _scan(data[:line].decode())
-            self.at = line + 1
-            if type(self.head) is not list:
-                raise ValueError("the header is not an array")
-            version = _check(self.head[0], int)
-        except _DAMAGE as error:
-            raise self.damaged(error) from error
-        if version > VERSION:
-            self.newer(f"format {version}")
-
-    def take(self, size: int) -> bytes:
-        end = self.at + size
-        if type(size) is not int or size < 0 or end > len(self.data):
-            raise ValueError("it is cut short")
-        payload = unseal(self.data[self.at : end])
-        self.at = end
-        return payload
-
-    def take_optional(self, size: int | None) -> bytes | None:
-        return None if size is None else self.take(size)
-
-    def end(self) -> None:
-        if self.at != len(self.data):
-            raise ValueError(f"{len(self.data) - self.at} bytes too many")
-
-    def newer(self, what: str) -> NoReturn:
-        raise SerializationError(
-            f"stored {self.kind} has {what}, which this version of Everstep does not know: it was written by a newer "
-            f"version. Upgrade everstep in this process"
-        )
-
-    def damaged(self, error: Exception) -> SerializationError:
-        return SerializationError(
-            f"stored {self.kind} is damaged ({len(self.data)} bytes, beginning with {self.data[:40]!r}): "
-            f"{str(error)[:200]}. Restore it from a backup, or check that nothing but Everstep wrote it"
-        )
-
-
-_scan: Final = make_scanner()
-_DAMAGE: Final = (ValueError, TypeError, LookupError, RecursionError)
-
-
-def _check(value: Any, kind: type) -> Any:
-    if type(value) is not kind:
-        raise ValueError(f"{kind.__name__} expected, found {value!r:.40}")
-    return value
-
-
-def _optional(value: Any, kind: type) -> Any:
-    return None if value is None else _check(value, kind)
-
-
-Reader = Callable[[Row, _Rest], Any]
-
-
-def _reader(readers: dict[str, Reader], row: Row, rest: _Rest) -> Reader:
-    code = row[0]
-    reader = readers.get(code)
-    if reader is None:
-        rest.newer(f"an entry with the code {_check(code, str)!r:.40}")
-    return reader
-
-
 def _decode_one(data: bytes, kind: str, readers: dict[str, Reader]) -> Any:
-    rest = _Rest(data, kind)
+    rest = Rest(data, kind)
     try:
         _, row = rest.head
-        record = _reader(readers, row, rest)(row, rest)
+        record = reader_of(readers, row, rest)(row, rest)
         rest.end()
         return record
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise rest.damaged(error) from error
 
 
-def _read_step_completed(row: Row, rest: _Rest) -> StepCompleted:
-    _, op, attempt, size = row
-    return StepCompleted(op=_check(op, int), attempt=_check(attempt, int), result=rest.take(size))
-
-
-def _read_step_failed(row: Row, rest: _Rest) -> StepFailed:
-    _, op, attempt, size = row
-    return StepFailed(op=_check(op, int), attempt=_check(attempt, int), error=rest.take(size))
-
-
-def _read_run_started(row: Row, rest: _Rest) -> RunStarted:
-    (_,) = row
-    return RunStarted()
-
-
-def _read_timer_fired(row: Row, rest: _Rest) -> TimerFired:
-    _, op = row
-    return TimerFired(op=_check(op, int))
-
-
-def _read_run_step(row: Row, rest: _Rest) -> RunStep:
-    _, op, name, digest, size = row
-    return RunStep(op=_check(op, int), name=_check(name, str), input=rest.take(size), digest=_check(digest, str))
-
-
-def _read_start_timer(row: Row, rest: _Rest) -> StartTimer:
-    _, op, due = row
-    return StartTimer(op=_check(op, int), due=_check(due, int))
-
-
-def _read_cancel_timer(row: Row, rest: _Rest) -> CancelTimer:
-    _, op = row
-    return CancelTimer(op=_check(op, int))
-
-
-def _read_complete_run(row: Row, rest: _Rest) -> CompleteRun:
-    _, size = row
-    return CompleteRun(result=rest.take(size))
-
-
-def _read_fail_run(row: Row, rest: _Rest) -> FailRun:
-    _, size = row
-    return FailRun(error=rest.take(size))
-
-
-def _read_continue_run(row: Row, rest: _Rest) -> ContinueRun:
-    _, size = row
-    return ContinueRun(input=rest.take(size))
-
-
-def _read_advance(row: Row, rest: _Rest) -> AdvanceRun:
+def _read_advance(row: Row, rest: Rest) -> AdvanceRun:
     _, run_id, cause, recover, due = row
     return AdvanceRun(
-        run_id=_check(run_id, str), cause=_check(cause, str), recover=_check(recover, bool), due=_check(due, int)
+        run_id=check(run_id, str), cause=check(cause, str), recover=check(recover, bool), due=check(due, int)
     )
 
 
-def _read_execute(row: Row, rest: _Rest) -> ExecuteStep:
+def _read_execute(row: Row, rest: Rest) -> ExecuteStep:
     _, run_id, workflow, op, name, attempt, size, sole, first_at = row
     return ExecuteStep(
-        run_id=_check(run_id, str),
-        workflow=_check(workflow, str),
-        op=_check(op, int),
-        name=_check(name, str),
-        attempt=_check(attempt, int),
+        run_id=check(run_id, str),
+        workflow=check(workflow, str),
+        op=check(op, int),
+        name=check(name, str),
+        attempt=check(attempt, int),
         input=rest.take(size),
-        sole=_check(sole, bool),
-        first_at=_check(first_at, int),
+        sole=check(sole, bool),
+        first_at=check(first_at, int),
     )
 
 
-def _read_fire_timer(row: Row, rest: _Rest) -> FireTimer:
+def _read_fire_timer(row: Row, rest: Rest) -> FireTimer:
     _, run_id, op, due = row
-    return FireTimer(run_id=_check(run_id, str), op=_check(op, int), due=_check(due, int))
+    return FireTimer(run_id=check(run_id, str), op=check(op, int), due=check(due, int))
 
 
-def _read_run(row: Row, rest: _Rest) -> RunRecord:
+def _read_run(row: Row, rest: Rest) -> RunRecord:
     _, run_id, root_id, workflow, input, created, start, attributes, status, started, completed, *more = row
-    result, error, continued_from, continued_to, problem = more
+    result, error, continued_from, continued_to, problem, *newer = more
+    reason, parent, paused_at, seed_id, attributes_turn = newer or _NO_NEWER_FIELDS
     return RunRecord(
-        run_id=_check(run_id, str),
-        root_id=_check(root_id, str),
-        workflow=_check(workflow, str),
+        run_id=check(run_id, str),
+        root_id=check(root_id, str),
+        workflow=check(workflow, str),
         input=rest.take(input),
-        created_at=_check(created, int),
-        start_at=_check(start, int),
-        attributes={key: _check(value, str) for key, value in _check(attributes, dict).items()},
+        created_at=check(created, int),
+        start_at=check(start, int),
+        attributes=mapping_of(attributes),
         status=RunStatus(status),
-        started_at=_optional(started, int),
-        completed_at=_optional(completed, int),
+        started_at=optional(started, int),
+        completed_at=optional(completed, int),
         result=rest.take_optional(result),
         error=rest.take_optional(error),
-        continued_from=_optional(continued_from, str),
-        continued_to=_optional(continued_to, str),
+        continued_from=optional(continued_from, str),
+        continued_to=optional(continued_to, str),
         problem=None if problem is None else _read_problem(problem),
+        reason=optional(reason, str),
+        parent=None if parent is None else _read_parent(parent),
+        paused_at=optional(paused_at, int),
+        seed_id=optional(seed_id, str),
+        attributes_turn=check(attributes_turn, int),
     )
+
+
+def _read_parent(row: Row) -> Parent:
+    run_id, workflow, op = row
+    return Parent(run_id=check(run_id, str), workflow=check(workflow, str), op=check(op, int))
 
 
 def _read_problem(row: Row) -> Problem:
     code, message, turn, build, at = row
     return Problem(
-        code=_check(code, str),
-        message=_check(message, str),
-        turn=_check(turn, int),
-        build=_check(build, str),
-        at=_check(at, int),
+        code=check(code, str),
+        message=check(message, str),
+        turn=check(turn, int),
+        build=check(build, str),
+        at=check(at, int),
     )
 
 
-_EVENTS: Final[dict[str, Reader]] = {
-    "st": _read_run_started,
-    "sc": _read_step_completed,
-    "sf": _read_step_failed,
-    "tf": _read_timer_fired,
-}
-_COMMANDS: Final[dict[str, Reader]] = {
-    "rs": _read_run_step,
-    "tm": _read_start_timer,
-    "ct": _read_cancel_timer,
-    "cr": _read_complete_run,
-    "fr": _read_fail_run,
-    "cn": _read_continue_run,
-}
 _MESSAGES: Final[dict[str, Reader]] = {
     "sr": lambda row, rest: StartRun(run=_read_run(row, rest)),
     "ar": _read_advance,

@@ -14,6 +14,15 @@ RESERVED: Final = "$"
 """Keys that begin with it belong to Everstep."""
 
 
+def check_changes(changes: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Changes of attributes, None for one that is removed, as a dict of their own; or `AttributeValidationError`."""
+    if not isinstance(changes, Mapping):
+        raise AttributeValidationError(f"attributes are a mapping of text to text, not {type(changes).__name__}")
+    removed = {key: "" for key, value in changes.items() if value is None}
+    check_attributes({**{key: value for key, value in changes.items() if value is not None}, **removed})
+    return dict(changes)
+
+
 def check_attributes(attributes: Mapping[str, str], *, allow_reserved: bool = False) -> dict[str, str]:
     """The attributes as a dict of their own, or `AttributeValidationError`."""
     if not isinstance(attributes, Mapping):

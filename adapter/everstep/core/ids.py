@@ -29,6 +29,11 @@ def derived_run_id(kind: str, *parts: str) -> str:
     return "wrun_" + _base32(int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big"))
 
 
+def child_run_id(parent: str, number: int) -> str:
+    """The id of a run's child of this number."""
+    return derived_run_id("child", parent, str(number))
+
+
 def is_run_id(text: str) -> bool:
     """Whether the text has the form of a run id."""
     return _RUN_ID.fullmatch(text) is not None

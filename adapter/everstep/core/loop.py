@@ -28,6 +28,10 @@ SPIN_LIMIT: Final = 1_000_000
 """Callbacks in one turn after which a body counts as spinning without ever waiting."""
 
 
+WAKE_SLEEPER: Final = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined]
+"""What `asyncio.sleep` lets its timer call, and `everstep.sleep` too: so a sleep is told from a deadline."""
+
+
 class Discarded(BaseException):
     """Raised in a body whose live instance is thrown away, so that its clean-up cannot wait for anything."""
 
@@ -57,7 +61,7 @@ class WorkflowFuture(asyncio.Future[Any]):
 class WorkflowTimer(asyncio.TimerHandle):
     """A timer that knows its due time exactly, and its operation once it has become one."""
 
-    __slots__ = ("due", "op")
+    __slots__ = ("due", "op", "sleep")
 
     def __init__(
         self,
@@ -70,6 +74,7 @@ class WorkflowTimer(asyncio.TimerHandle):
         super().__init__(due / 1_000_000, callback, args, loop, context)
         self.due = due
         self.op = -1
+        self.sleep = callback is WAKE_SLEEPER
 
     def fire(self) -> None:
         if not self._cancelled:

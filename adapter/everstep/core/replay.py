@@ -4,43 +4,114 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, assert_never
 
 from everstep.core.durations import to_datetime
 from everstep.core.history import (
+    AttributesRequested,
+    CancelChild,
+    CancelRequested,
+    CancelRun,
+    CancelStep,
     CancelTimer,
+    ChildCancelled,
+    ChildCompleted,
+    ChildFailed,
+    CloseHook,
     ClosingCommand,
     Command,
     CompleteRun,
+    ConfirmHook,
     ContinueRun,
     Event,
     FailRun,
+    HookConflicted,
+    HookOpened,
+    HookReceived,
     Micros,
+    OpenHook,
+    PauseRequested,
+    PublishValue,
     RunStarted,
     RunStep,
+    SetAttributes,
+    StartChild,
     StartTimer,
     StepCompleted,
     StepFailed,
+    TerminateRequested,
     TimerFired,
     Turn,
+    UnpauseRequested,
+    WakeUpRequested,
+    event_key,
 )
+from everstep.core.hooks import Hook
+from everstep.core.ids import child_run_id
 from everstep.core.limits import check_size
 from everstep.core.loop import WorkflowLoop, WorkflowTask, WorkflowTimer
-from everstep.core.operations import ContinueAsNew, Program, StepCall, StepCodec
-from everstep.errors import DivergenceError
+from everstep.core.operations import CallCodec, ChildCall, ContinueAsNew, Program, StepCall, StepCodec
+from everstep.errors import DivergenceError, WorkflowRunCancelledError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunInfo:
-    """What a body may know about its run."""
+    """What a body may know about its run.
+
+    Attributes:
+        seed: what its random numbers follow from; its own id by default.
+        attributes: as far as they are known; what the body changes comes on top.
+        public_url: where webhooks can be reached, if anybody said so.
+    """
 
     run_id: str
     workflow: str
     input: bytes
+    seed: str | None = None
+    attributes: Mapping[str, str] | None = None
+    public_url: str = ""
+
+
+def _no_entropy(_size: int) -> bytes:
+    raise RuntimeError("a replay of recorded turns draws nothing new")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Detached:
+    """A child run that nobody waits for."""
+
+    number: int
+    codec: CallCodec
+    data: bytes
+    attributes: Mapping[str, str]
+    start_at: Micros | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Confirmation:
+    """The body wants to know whether the hook's token is its own."""
+
+    hook: Hook
+
+
+_Asked = (
+    StepCall[Any]
+    | WorkflowTimer
+    | Hook
+    | ChildCall[Any]
+    | _Detached
+    | CancelStep
+    | CancelTimer
+    | _Confirmation
+    | CloseHook
+    | CancelChild
+    | SetAttributes
+    | PublishValue
+)
 
 
 class Replay:
@@ -51,25 +122,40 @@ class Replay:
     recorded, it must be discarded.
     """
 
-    def __init__(self, program: Program, info: RunInfo) -> None:
+    def __init__(self, program: Program, info: RunInfo, *, entropy: Callable[[int], bytes] = _no_entropy) -> None:
         self.program = program
         self.info = info
         self.loop = WorkflowLoop(self)
-        self.random = Random(info.run_id)
+        self.random = Random(info.seed or info.run_id)
         self.turns = 0
         self.started_at: Micros = 0
         self.closing: ClosingCommand | None = None
+        self.paused = False
+        self.attributes: dict[str, str] = dict(info.attributes or {})
+        self.attributes_turn = -1
+        self.published: dict[str, tuple[int, bytes]] = {}
+        self._entropy = entropy
         self._main: WorkflowTask | None = None
         self._ending = False
+        self._stopped: CancelRun | None = None
+        self._cancelled: CancelRequested | None = None
         self._next_op = 0
+        self._next_child = 0
         self._steps: dict[int, StepCall[Any]] = {}
         self._timers: dict[int, WorkflowTimer] = {}
+        self._hooks: dict[int, Hook] = {}
+        self._unconfirmed: set[int] = set()
+        self._children: dict[int, ChildCall[Any]] = {}
         self._due: list[tuple[Micros, int]] = []
         self._asked_in: dict[int, int] = {}
         self._consumed_in: dict[int, int] = {}
+        self._consumed_keys: dict[str, int] = {}
         self._leading: set[int] = set()
+        self._effects: dict[int, list[Command]] = {}
         self._times: list[Micros] = []
-        self._asked: list[StepCall[Any] | WorkflowTimer | CancelTimer] = []
+        self._asked: list[_Asked] = []
+        self._drawn: list[str] = []
+        self._to_draw: Iterator[str] = iter(())
 
     @staticmethod
     def current() -> Replay | None:
@@ -88,6 +174,7 @@ class Replay:
                 for turn in turns:
                     if turn.number != self.turns:
                         raise DivergenceError(f"turn {turn.number} was given to a replay that is at turn {self.turns}")
+                    self._to_draw = iter(turn.drawn)
                     _, commands = self._run(turn.at, turn.events)
                     if commands != turn.commands:
                         self._compare(turn, commands)
@@ -101,29 +188,52 @@ class Replay:
         An event is passed over when an earlier one made the body lose interest, as a step's outcome does that ends the
         timeout around it.
         """
+        self._drawn.clear()
         with self.loop.entered():
             delivered, commands = self._run(at, events)
         self.turns += 1
         return delivered, commands
+
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """What the body drew in the turn that `advance` made: to be recorded with it."""
+        return tuple(self._drawn)
 
     def discard(self) -> None:
         """Throw the body away. Its ``finally`` blocks run, but nothing they ask for has an effect."""
         self.loop.discard()
         self._steps.clear()
         self._timers.clear()
+        self._hooks.clear()
+        self._children.clear()
         self._asked.clear()
 
     # --- what the run waits for ------------------------------------------------------------------
 
+    @property
+    def begun(self) -> bool:
+        """Whether the body has been entered, or never will be."""
+        return self._main is not None or self.closing is not None
+
     def wants(self, event: Event) -> bool:
-        """Whether the event is for an operation that is still outstanding."""
+        """Whether the event is for something that is still outstanding. What it does not want it never will."""
         match event:
-            case RunStarted():
-                return self.turns == 0
             case StepCompleted(op=op) | StepFailed(op=op):
                 return op in self._steps
             case TimerFired(op=op):
                 return op in self._timers
+            case RunStarted():
+                return not self.begun
+            case HookOpened(op=op) | HookConflicted(op=op):
+                return op in self._hooks and not self._hooks[op].confirmed and self._hooks[op].holder is None
+            case HookReceived(op=op):
+                return op in self._hooks and event_key(event) not in self._consumed_keys
+            case ChildCompleted(op=op) | ChildFailed(op=op) | ChildCancelled(op=op):
+                return op in self._children
+            case CancelRequested() | TerminateRequested():
+                return event_key(event) not in self._consumed_keys
+            case WakeUpRequested() | PauseRequested() | UnpauseRequested() | AttributesRequested():
+                return event_key(event) not in self._consumed_keys
             case _:
                 assert_never(event)
 
@@ -143,13 +253,37 @@ class Replay:
         """The steps (with their calls) and timers (with their due times) the run waits for, by operation."""
         return sorted(self._steps.items()), [(op, timer.due) for op, timer in sorted(self._timers.items())]
 
+    def open_hooks(self) -> list[tuple[int, Hook]]:
+        """The hooks that take payloads, by operation."""
+        return sorted(self._hooks.items())
+
+    def children(self) -> list[tuple[int, ChildCall[Any]]]:
+        """The child runs whose outcomes the body waits for, by operation."""
+        return sorted(self._children.items())
+
+    def unconfirmed(self, op: int) -> bool:
+        """Whether the body waits to be told whether the hook's token is its own."""
+        return op in self._unconfirmed
+
+    def effects_of(self, turn: int) -> Sequence[Command]:
+        """Commands of a turn that have an effect, but no outcome that the run waits for."""
+        return self._effects.get(turn, ())
+
     def asked_in(self, op: int) -> int | None:
         """The turn that asked for an outstanding operation."""
         return self._asked_in.get(op)
 
     def consumed_in(self, op: int) -> int | None:
-        """The turn that consumed an operation's outcome; None while it is outstanding."""
+        """The turn that consumed a step's or a timer's outcome; None while it is outstanding."""
         return self._consumed_in.get(op)
+
+    def turn_of(self, event: Event) -> int | None:
+        """The turn that consumed this event, or another of its kind; None while it is wanted."""
+        match event:
+            case StepCompleted(op=op) | StepFailed(op=op) | TimerFired(op=op):
+                return self._consumed_in.get(op)
+            case _:
+                return self._consumed_keys.get(event_key(event))
 
     def time_of(self, turn: int) -> Micros:
         """When a turn was made."""
@@ -160,9 +294,9 @@ class Replay:
         return op in self._leading
 
     @property
-    def waiting_for(self) -> int:
-        """How many operations are outstanding."""
-        return len(self._steps) + len(self._timers)
+    def one_step(self) -> bool:
+        """Whether a single step is under way, so that its outcome will hardly meet another."""
+        return len(self._steps) == 1 and not self._children
 
     # --- what the body asks ----------------------------------------------------------------------
 
@@ -176,8 +310,96 @@ class Replay:
         """Whether the workflow's own task is running, and not one that it made."""
         return asyncio.current_task(self.loop) is self._main
 
-    def ask_step(self, call: StepCall[Any]) -> None:
+    def call_child(
+        self,
+        codec: CallCodec,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        attributes: Mapping[str, str],
+        start_at: Micros | None,
+    ) -> ChildCall[Any]:
+        """A call of a workflow; the arguments are bound and encoded now."""
+        return ChildCall(self, codec, self._child_input(codec, args, kwargs), attributes, start_at)
+
+    def start_child(
+        self,
+        codec: CallCodec,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        attributes: Mapping[str, str],
+        start_at: Micros | None,
+    ) -> str:
+        """Start a run that the body does not wait for; its id."""
+        data = self._child_input(codec, args, kwargs)
+        number = self._number_child()
+        self._asked.append(_Detached(number=number, codec=codec, data=data, attributes=attributes, start_at=start_at))
+        return child_run_id(self.info.run_id, number)
+
+    def _child_input(self, codec: CallCodec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        with self.loop.trusting:
+            return check_size(codec.encode_call(args, kwargs), f"the input of workflow {codec.name!r}")
+
+    def _number_child(self) -> int:
+        number = self._next_child
+        self._next_child += 1
+        return number
+
+    def ask(self, call: StepCall[Any] | ChildCall[Any]) -> None:
+        if isinstance(call, ChildCall):
+            call.number = self._number_child()
         self._asked.append(call)
+
+    def cancel_step(self, call: StepCall[Any]) -> bool:
+        """Nobody waits for this step any more: it is told. False when it was never asked for, or has ended."""
+        if self._steps.get(call.op) is not call:
+            return False
+        self._asked.append(CancelStep(op=call.op))
+        return True
+
+    def cancel_child(self, call: ChildCall[Any]) -> None:
+        """Nobody waits for this child run any more: it is cancelled."""
+        if self._children.get(call.op) is call:
+            del self._children[call.op]
+            self._asked_in.pop(call.op, None)
+            self._asked.append(CancelChild(op=call.op, number=call.number, workflow=call.codec.name))
+
+    def open_hook(self, hook: Hook) -> None:
+        self._asked.append(hook)
+
+    def confirm_hook(self, hook: Hook) -> None:
+        self._asked.append(_Confirmation(hook))
+
+    def close_hook(self, hook: Hook) -> None:
+        if self._hooks.pop(hook.op, None) is not None:
+            self._asked_in.pop(hook.op, None)
+            self._unconfirmed.discard(hook.op)
+            self._asked.append(CloseHook(op=hook.op, token=hook.token))
+
+    def set_attributes(self, changes: Mapping[str, str | None]) -> None:
+        self._asked.append(SetAttributes(changes=dict(changes)))
+
+    def publish(self, name: str, value: bytes) -> None:
+        self._asked.append(PublishValue(name=name, value=value))
+
+    def draw(self, source: Callable[[], str]) -> str:
+        """What cannot be computed again: taken from the source once, and from the history ever after."""
+        if not self.loop.replaying:
+            value = source()
+            self._drawn.append(value)
+            return value
+        recorded = next(self._to_draw, None)
+        if recorded is None:
+            raise DivergenceError(
+                f"replaying turn {self.turns}, the workflow {self.program.name!r} draws a token that is not in the "
+                f"history: it opens a hook it did not open then"
+            )
+        return recorded
+
+    def entropy(self, size: int) -> bytes:
+        """Real chance, for a `draw`."""
+        return self._entropy(size)
 
     def timer_asked(self, timer: WorkflowTimer) -> None:
         self._asked.append(timer)
@@ -199,12 +421,14 @@ class Replay:
                 continue
             delivered.append(event)
             self._deliver(event)
-            if not isinstance(event, RunStarted):
+            if isinstance(event, (StepCompleted, StepFailed, TimerFired)):
                 self._consumed_in[event.op] = self.turns
                 self._asked_in.pop(event.op, None)
                 if isinstance(event, TimerFired) and not fired:
                     fired = True
                     self._leading.add(event.op)
+            elif not isinstance(event, RunStarted):
+                self._consumed_keys[event_key(event)] = self.turns
             loop.drain()
         main = self._main
         if main is not None and main.done() and not self._ending:
@@ -239,45 +463,176 @@ class Replay:
                 with self.loop.trusting:
                     body = self.program.begin(self.info.input)
                 self._main = self.loop.create_task(body, name=self.program.name, context=Context())
+            case HookReceived(op=op, payload=payload):
+                self._hook(event).receive(payload)
+            case HookOpened(op=op):
+                self._hook(event).confirm(None)
+                self._unconfirmed.discard(op)
+            case HookConflicted(op=op, run_id=holder):
+                self._hook(event).confirm(holder)
+                self._unconfirmed.discard(op)
+            case ChildCompleted(result=result):
+                with self.loop.trusting:
+                    self._child(event).resolve(result)
+            case ChildFailed(error=error):
+                with self.loop.trusting:
+                    self._child(event).reject(self.program.decode_error(error))
+            case ChildCancelled(run_id=run_id, reason=reason):
+                self._child(event).reject(WorkflowRunCancelledError(run_id, reason))
+            case CancelRequested(reason=reason):
+                self.paused = False
+                self._cancelled = event
+                if self._main is None:  # it is cancelled before it began
+                    self._stopped = CancelRun(reason=reason)
+                else:
+                    self._main.cancel(reason)
+            case TerminateRequested(reason=reason):
+                self._stopped = CancelRun(reason=reason)
+            case WakeUpRequested():
+                for _, op in sorted((timer.due, op) for op, timer in self._timers.items() if timer.sleep):
+                    timer = self._timers.pop(op, None)
+                    if timer is not None:  # what woke before may have cancelled it
+                        self._asked_in.pop(op, None)
+                        self._asked.append(CancelTimer(op=op))
+                        timer.fire()
+                        self.loop.drain()
+            case PauseRequested():
+                self.paused = True
+            case UnpauseRequested():
+                self.paused = False
+            case AttributesRequested(changes=changes):
+                self._change_attributes(changes)
             case _:
                 assert_never(event)
 
-    def _unknown(self, event: TimerFired | StepCompleted | StepFailed) -> DivergenceError:
+    def _hook(self, event: HookReceived | HookOpened | HookConflicted) -> Hook:
+        hook = self._hooks.get(event.op)
+        if hook is None:
+            raise self._unknown(event)
+        return hook
+
+    def _child(self, event: ChildCompleted | ChildFailed | ChildCancelled) -> ChildCall[Any]:
+        call = self._children.pop(event.op, None)
+        if call is None:
+            raise self._unknown(event)
+        self._asked_in.pop(event.op, None)
+        return call
+
+    def _change_attributes(self, changes: Mapping[str, str | None]) -> None:
+        self.attributes_turn = self.turns
+        for key, value in changes.items():
+            if value is None:
+                self.attributes.pop(key, None)
+            else:
+                self.attributes[key] = value
+
+    def _unknown(self, event: Event) -> DivergenceError:
         return DivergenceError(
-            f"turn {self.turns} delivers the outcome of operation {event.op} ({type(event).__name__}), which the "
+            f"turn {self.turns} delivers the outcome of operation {getattr(event, 'op', '?')} "
+            f"({type(event).__name__}), which the "
             f"workflow {self.program.name!r} is not waiting for when it is replayed with the present code"
         )
 
     def _commands(self) -> tuple[Command, ...]:
         commands: list[Command] = []
         for asked in self._asked:
-            if isinstance(asked, StepCall):
-                if asked.withdrawn:
-                    continue
-                op = asked.op = self._next_op
-                self._next_op += 1
-                self._steps[op] = asked
-                self._asked_in[op] = self.turns
-                data = asked.data
-                commands.append(RunStep(op=op, name=asked.codec.name, input=data, digest=self.program.digest(data)))
-            elif isinstance(asked, CancelTimer):
-                commands.append(asked)
-            elif not asked.cancelled():
-                op = asked.op = self._next_op
-                self._next_op += 1
-                self._timers[op] = asked
-                self._asked_in[op] = self.turns
-                heapq.heappush(self._due, (asked.due, op))
-                commands.append(StartTimer(op=op, due=asked.due))
+            command = self._command(asked)
+            if command is not None:
+                commands.append(command)
         self._asked.clear()
         main = self._main
-        if self._ending and main is not None and not self.loop.live_tasks():
+        if self._stopped is not None:
+            self.closing = self._stopped
+            commands.append(self.closing)
+        elif self._ending and main is not None and not self.loop.live_tasks():
             self.closing = self._closing(main)
             commands.append(self.closing)
         return tuple(commands)
 
+    def _command(self, asked: _Asked) -> Command | None:
+        """The command for what the body asked; None when it lost interest within the turn."""
+        match asked:
+            case StepCall():
+                if asked.withdrawn:
+                    return None
+                op = asked.op = self._operation()
+                self._steps[op] = asked
+                data = asked.data
+                return RunStep(op=op, name=asked.codec.name, input=data, digest=self.program.digest(data))
+            case WorkflowTimer():
+                if asked.cancelled():
+                    return None
+                op = asked.op = self._operation()
+                self._timers[op] = asked
+                heapq.heappush(self._due, (asked.due, op))
+                return StartTimer(op=op, due=asked.due, sleep=asked.sleep)
+            case Hook():
+                if asked.closed:
+                    return None
+                op = asked.op = self._operation()
+                self._hooks[op] = asked
+                return OpenHook(
+                    op=op,
+                    token=asked.token,
+                    kind=asked.kind,
+                    webhook=asked.webhook,
+                    metadata=asked.metadata,
+                    answer=asked.answer,
+                )
+            case ChildCall():
+                if asked.withdrawn:
+                    return None
+                op = asked.op = self._operation()
+                self._children[op] = asked
+                return self._start_child(op, asked, awaited=True)
+            case _Detached():
+                return self._effect(self._start_child(self._operation(), asked, awaited=False))
+            case _Confirmation(hook=hook):
+                op = hook.op
+                if op not in self._hooks:
+                    return None
+                self._unconfirmed.add(op)
+                self._asked_in[op] = self.turns
+                return ConfirmHook(op=op)
+            case SetAttributes(changes=changes):
+                self._change_attributes(changes)
+                return asked
+            case PublishValue(name=name, value=value):
+                self.published[name] = (self.turns, value)
+                return asked
+            case CancelStep() | CloseHook() | CancelChild():
+                return self._effect(asked)
+            case CancelTimer():
+                return asked
+            case _:
+                assert_never(asked)
+
+    def _operation(self) -> int:
+        op = self._next_op
+        self._next_op += 1
+        self._asked_in[op] = self.turns
+        return op
+
+    def _start_child(self, op: int, asked: ChildCall[Any] | _Detached, *, awaited: bool) -> StartChild:
+        return StartChild(
+            op=op,
+            number=asked.number,
+            workflow=asked.codec.name,
+            input=asked.data,
+            digest=self.program.digest(asked.data),
+            awaited=awaited,
+            attributes=asked.attributes,
+            start_at=asked.start_at,
+        )
+
+    def _effect(self, command: Command) -> Command:
+        self._effects.setdefault(self.turns, []).append(command)
+        return command
+
     def _closing(self, main: WorkflowTask) -> ClosingCommand:
         if main.cancelled():
+            if self._cancelled is not None:
+                return CancelRun(reason=self._cancelled.reason)
             return FailRun(
                 error=self.program.encode_error(asyncio.CancelledError("the workflow was cancelled from within"))
             )
@@ -324,6 +679,13 @@ class Replay:
                 return recorded.digest == asked.digest or self._steps[asked.op].codec.same_call(
                     recorded.input, asked.input
                 )
+            case StartTimer(), StartTimer():
+                return (recorded.op, recorded.due) == (asked.op, asked.due)
+            case StartChild(), StartChild():
+                return recorded == replace(asked, input=recorded.input, digest=recorded.digest) and (
+                    recorded.digest == asked.digest
+                    or self._children[asked.op].codec.same_call(recorded.input, asked.input)
+                )
             case FailRun(), FailRun():
                 return True  # tracebacks name lines, which move
             case _:
@@ -345,8 +707,26 @@ def describe(command: Command) -> str:
             return f"step {name!r} (operation {op}, input {_shortened(data)})"
         case StartTimer(op=op, due=due):
             return f"a timer until {to_datetime(due).isoformat()} (operation {op})"
+        case CancelStep(op=op):
+            return f"the end of step {op}"
         case CancelTimer(op=op):
             return f"the end of timer {op}"
+        case OpenHook(op=op, token=token):
+            return f"a hook with the token {token!r} (operation {op})"
+        case ConfirmHook(op=op):
+            return f"whether the token of hook {op} is its own"
+        case CloseHook(op=op):
+            return f"the end of hook {op}"
+        case StartChild(op=op, workflow=workflow, input=data):
+            return f"a child run of workflow {workflow!r} (operation {op}, input {_shortened(data)})"
+        case CancelChild(op=op):
+            return f"the end of child run {op}"
+        case SetAttributes(changes=changes):
+            return f"a change of the attributes {', '.join(changes)}"
+        case PublishValue(name=name):
+            return f"the publication of {name!r}"
+        case CancelRun():
+            return "the run's cancellation"
         case CompleteRun(result=data):
             return f"the workflow's return of {_shortened(data)}"
         case FailRun():

@@ -5,7 +5,7 @@ status     may become               meaning
 ========== ======================== ==========================================================
 pending    running, cancelled       exists; its first turn is not yet recorded
 running    completed, failed,       has turns and is not closed; with a `Problem` it is shown
-           cancelled, continued     as *parked*
+           cancelled, continued     as *parked*, while it is paused as *paused*
 completed  –                        the workflow returned
 failed     –                        the workflow raised
 cancelled  –                        it was cancelled
@@ -24,11 +24,12 @@ from everstep.core.history import Micros
 
 
 class RunStatus(StrEnum):
-    """Where a run is in its life. ``PARKED`` is never stored: it is how a run with a problem is shown."""
+    """Where a run is in its life. ``PARKED`` and ``PAUSED`` are not stored: so a run is shown that waits for people."""
 
     PENDING = "pending"
     RUNNING = "running"
     PARKED = "parked"
+    PAUSED = "paused"
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -66,6 +67,15 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Parent:
+    """Whose child a run is, and which operation of it: there its outcome is reported."""
+
+    run_id: str
+    workflow: str
+    op: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """What is known of a run besides its turns.
 
@@ -76,6 +86,11 @@ class RunRecord:
         input: the encoded arguments.
         attributes: plain text, searchable; keys that begin with ``$`` are ours.
         start_at: when the first turn may run.
+        reason: why it was cancelled, if somebody said so.
+        parent: the run that waits for its outcome.
+        paused_at: since when it is paused.
+        seed_id: the id its random numbers follow from, where that is not its own: its history began as another run's.
+        attributes_turn: the turn whose attributes these are; -1 for those it was started with.
     """
 
     run_id: str
@@ -93,6 +108,11 @@ class RunRecord:
     continued_from: str | None = None
     continued_to: str | None = None
     problem: Problem | None = None
+    reason: str | None = None
+    parent: Parent | None = None
+    paused_at: Micros | None = None
+    seed_id: str | None = None
+    attributes_turn: int = -1
 
     @property
     def closed(self) -> bool:
@@ -100,8 +120,12 @@ class RunRecord:
 
     @property
     def shown_status(self) -> RunStatus:
-        """The status people see: a run with a problem is *parked*."""
-        return RunStatus.PARKED if self.problem is not None and not self.closed else self.status
+        """The status people see: a run with a problem is *parked*, one that waits to be unpaused *paused*."""
+        if self.closed:
+            return self.status
+        if self.problem is not None:
+            return RunStatus.PARKED
+        return RunStatus.PAUSED if self.paused_at is not None else self.status
 
 
 # --- changes to a run record -----------------------------------------------------------------------
@@ -123,6 +147,7 @@ class Closed:
     result: bytes | None = None
     error: bytes | None = None
     continued_to: str | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,4 +162,33 @@ class Unparked:
     """The run is tried again."""
 
 
-RunChange: TypeAlias = Started | Closed | Parked | Unparked
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paused:
+    """The run takes nothing until it is unpaused."""
+
+    at: Micros
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unpaused:
+    """The run goes on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttributesSet:
+    """All attributes of the run as of a turn; those of an earlier turn do not replace those of a later one."""
+
+    turn: int
+    attributes: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """A named value as of a turn; one of an earlier turn does not replace one of a later turn."""
+
+    turn: int
+    name: str
+    value: bytes
+
+
+RunChange: TypeAlias = Started | Closed | Parked | Unparked | Paused | Unpaused | AttributesSet | Published

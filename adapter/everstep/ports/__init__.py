@@ -9,6 +9,7 @@ wrong argument or a store it may not write, `StoreError` otherwise, and never an
 
 from everstep.ports.backend import Backend
 from everstep.ports.clock import Clock
+from everstep.ports.hook_registry import HookClaim, HookRegistry
 from everstep.ports.inbox import Inbox, InboxEntry
 from everstep.ports.inspector import Inspector, RunPage, RunQuery
 from everstep.ports.message_queue import Delivery, MessageQueue, MessageSource, Unreadable
@@ -20,6 +21,8 @@ __all__ = [
     "Clock",
     "Delivery",
     "FailedAttempt",
+    "HookClaim",
+    "HookRegistry",
     "Inbox",
     "InboxEntry",
     "Inspector",

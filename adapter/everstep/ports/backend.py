@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from everstep.ports.hook_registry import HookRegistry
 from everstep.ports.inbox import Inbox
 from everstep.ports.inspector import Inspector
 from everstep.ports.message_queue import MessageQueue, MessageSource
@@ -27,6 +28,7 @@ class Backend:
 
     runs: RunStore
     inbox: Inbox
+    hooks: HookRegistry
     steps: StepLog
     queue: MessageQueue
     source: MessageSource

@@ -58,3 +58,7 @@ class Inspector(Protocol):
         `limit` is 1 to 1000.
         """
         ...
+
+    def published(self, run_id: str) -> Mapping[str, bytes]:
+        """The named values that the run has published, the newest of each. Empty when there is no such run."""
+        ...

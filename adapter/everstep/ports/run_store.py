@@ -44,10 +44,11 @@ class RunStore(Protocol):
         ...
 
     def mark(self, run_id: str, change: RunChange) -> None:
-        """Change the record: started, closed, parked, unparked.
+        """Change the record, or what belongs to it.
 
-        Idempotent. ``Started`` and ``Parked`` leave a closed run as it is, ``Closed`` removes a problem and does not
-        change a run that is already closed, ``Started`` keeps the start time that was recorded first. No record, no
-        effect.
+        Idempotent. ``Started``, ``Parked`` and ``Paused`` leave a closed run as it is, ``Closed`` removes a problem and
+        does not change a run that is already closed, ``Started`` keeps the start time that was recorded first,
+        ``Paused`` the time of the pause. ``AttributesSet`` and ``Published`` also change a closed run, and do nothing
+        where a later turn's are there. No record, no effect.
         """
         ...

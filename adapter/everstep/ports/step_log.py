@@ -1,4 +1,4 @@
-"""The port for what people want to know about attempts, and for claims on attempts that must not be repeated."""
+"""The port for what is known of steps beside their outcomes: failed attempts, claims, wishes that they end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FailedAttempt:
 
 
 class StepLog(Protocol):
-    """Failed attempts and claims. Losing a failed attempt costs a line in a report; a claim is a promise."""
+    """Failed attempts, claims and wishes. Losing a failed attempt costs a line in a report; a claim is a promise."""
 
     def record(self, run_id: str, attempt: FailedAttempt) -> None:
         """Keep a failed attempt. A second one for the same operation and number is dropped."""
@@ -42,4 +42,12 @@ class StepLog(Protocol):
 
     def failed_attempts(self, run_id: str) -> Sequence[FailedAttempt]:
         """All failed attempts of a run, by operation and number."""
+        ...
+
+    def request_cancel(self, run_id: str, op: int) -> None:
+        """Nobody waits for this step any more: whoever runs it is to know."""
+        ...
+
+    def cancel_requested(self, run_id: str, op: int) -> bool:
+        """Whether that was requested. Asked again and again while a cancellable step runs."""
         ...

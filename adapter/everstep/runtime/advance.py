@@ -9,28 +9,26 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Final, assert_never
+from dataclasses import replace
+from typing import Final
 
 from everstep.core.history import (
-    CancelTimer,
-    ClosingCommand,
-    CompleteRun,
-    ContinueRun,
+    CancelRequested,
     Event,
-    FailRun,
+    HookConflicted,
+    HookOpened,
     Micros,
+    PauseRequested,
     RunStarted,
-    RunStep,
-    StartTimer,
-    StepCompleted,
-    StepFailed,
+    TerminateRequested,
+    TimerFired,
     Turn,
+    UnpauseRequested,
+    event_key,
 )
-from everstep.core.ids import derived_run_id
-from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, Message, Outgoing, StartRun, outgoing, timer_id
+from everstep.core.messages import AdvanceRun, FireTimer, outgoing
 from everstep.core.replay import Replay, RunInfo
-from everstep.core.run import Closed, Parked, Problem, RunChange, RunRecord, RunStatus, Started, Unparked
+from everstep.core.run import Closed, Parked, Problem, RunRecord, RunStatus, Started, Unparked
 from everstep.errors import (
     DeterminismError,
     DivergenceError,
@@ -40,63 +38,15 @@ from everstep.errors import (
     WorkflowIOError,
     WorkflowNotRegisteredError,
 )
-from everstep.ports import FailedAttempt, InboxEntry
+from everstep.ports import InboxEntry, Snapshot
+from everstep.runtime.decision import Arrival, Claim, Decision, Slots
+from everstep.runtime.deliver import deliver, entry_of
+from everstep.runtime.dispatch import ask_again, close, dispatch, repeat_effects, terminated
 from everstep.runtime.engine import Engine, Live
 from everstep.runtime.progress import RunClosed, RunParked, TimerStarted
 
 SETTLED_AFTER: Final[Micros] = 60_000_000
 """When a turn was made that long ago and what it consumed is still in the inbox, whoever made it has died."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Arrival:
-    """What arrived for a run since its last turn.
-
-    Attributes:
-        events: outcomes, in order of arrival.
-        timers: timers whose messages came.
-        again: operations whose messages came again although their outcomes are recorded.
-        start: the run that a start message asks for; it is created if it is not there.
-        read_inbox: there may be more in the inbox.
-        recover: ask again for all that is outstanding.
-        not_before: it is at least this late, whatever the clock says: a timer's message was due then.
-    """
-
-    run_id: str
-    events: list[Event] = field(default_factory=list)
-    timers: list[int] = field(default_factory=list)
-    again: list[int] = field(default_factory=list)
-    start: RunRecord | None = None
-    read_inbox: bool = False
-    recover: bool = False
-    not_before: Micros = 0
-
-
-@dataclass(slots=True, kw_only=True)
-class Slots:
-    """How many steps the deciding worker could begin at once: their messages are leased to it when they are sent."""
-
-    worker: str
-    free: int
-
-
-@dataclass(slots=True, kw_only=True)
-class Decision:
-    """What is to be written for a run, and what was replayed to find out."""
-
-    run: RunRecord
-    live: Live | None = None
-    turn: Turn | None = None
-    messages: list[Outgoing] = field(default_factory=list)
-    discarded: list[str] = field(default_factory=list)
-    changes: list[RunChange] = field(default_factory=list)
-    deposits: list[InboxEntry] = field(default_factory=list)
-    consumed: list[str] = field(default_factory=list)
-
-
-def step_entry(event: StepCompleted | StepFailed) -> InboxEntry:
-    """A step's outcome as an inbox entry: one per operation, whichever attempt comes first."""
-    return InboxEntry(key=f"step/{event.op}", event=event)
 
 
 def advance(engine: Engine, arrival: Arrival) -> None:
@@ -147,12 +97,18 @@ def decide(engine: Engine, arrival: Arrival, slots: Slots | None = None) -> Deci
             if snapshot is None or not snapshot.inbox:
                 return None
             return Decision(run=snapshot.run, consumed=[entry.key for entry in snapshot.inbox])
+        wish = _termination(snapshot)
+        if wish is not None:
+            if live is not None:
+                live.replay.discard()
+            whole = snapshot if first_turn == 0 else engine.backend.runs.load(arrival.run_id)
+            return None if whole is None else terminated(engine, whole, wish)
         inbox = snapshot.inbox
         problem = snapshot.run.problem
         if problem is not None and problem.build == engine.registry.build and not arrival.recover:
             if live is not None:
                 live.replay.discard()
-            return Decision(run=snapshot.run, deposits=_entries(arrival))
+            return Decision(run=snapshot.run, deposits=_entries(arrival.events))
         try:
             live = _catch_up(engine, snapshot.run, snapshot.turns, live)
         except Exception as error:
@@ -166,15 +122,31 @@ def decide(engine: Engine, arrival: Arrival, slots: Slots | None = None) -> Deci
         return _park(engine, live.record, error, arrival, turn=live.replay.turns)
 
 
+def _termination(snapshot: Snapshot) -> TerminateRequested | None:
+    """The wish to end the run at once: in the inbox, or in its last turn when what follows it is still to be done."""
+    waiting = [entry.event for entry in snapshot.inbox]
+    recorded = snapshot.turns[-1].events if snapshot.turns else ()
+    return next((event for event in (*waiting, *recorded) if isinstance(event, TerminateRequested)), None)
+
+
 def record(engine: Engine, decision: Decision) -> bool:
     """Write the decision; False when another worker's turn came first (nothing is written then)."""
     backend, run_id = engine.backend, decision.run.run_id
     if decision.turn is not None and not backend.runs.append(run_id, decision.turn):
         return False
+    for op, token in decision.released:
+        backend.hooks.release(token, run_id=run_id, op=op)
+    for claim in decision.claimed:  # before a step is sent the token, and gives it to somebody who is quick
+        _claim(engine, decision, claim)
     if decision.messages:
         backend.queue.send(decision.messages)
     if decision.discarded:
         backend.queue.discard(decision.discarded)
+    for op in decision.cancelled:
+        backend.steps.request_cancel(run_id, op)
+    for report in decision.reports:
+        deliver(engine, report.run_id, decision.run.root_id, report.workflow, report.event)
+        decision.woke = True
     for entry in decision.deposits:
         backend.inbox.deposit(run_id, entry)
     for change in decision.changes:
@@ -184,17 +156,38 @@ def record(engine: Engine, decision: Decision) -> bool:
     return True
 
 
+def _claim(engine: Engine, decision: Decision, claim: Claim) -> None:
+    """Claim the token; tell the run of a conflict, or that there is none if it wants to know."""
+    backend, run, op = engine.backend, decision.run, claim.hook.op
+    held = backend.hooks.claim(claim.hook)
+    if held is not None and _is_over(engine, held.run_id):  # it died before it gave the token free
+        backend.hooks.release(held.token, run_id=held.run_id, op=held.op)
+        held = backend.hooks.claim(claim.hook)
+    if held is None and not claim.confirm:
+        return
+    event = HookOpened(op=op) if held is None else HookConflicted(op=op, run_id=held.run_id)
+    deliver(engine, run.run_id, run.root_id, run.workflow, event)
+    decision.woke = True
+
+
+def _is_over(engine: Engine, run_id: str) -> bool:
+    run = engine.backend.inspector.get_run(run_id)
+    return run is None or run.closed
+
+
 def settle(engine: Engine, decision: Decision) -> None:
     """After the decision is durable: keep the live instance warm and tell who watches."""
     if decision.live is not None:
         if decision.live.replay.closing is None:
             if decision.changes:  # started, unparked: what a warm instance's record must not forget
-                run = decision.run
+                run, replay = decision.run, decision.live.replay
                 decision.live.record = replace(
                     run,
                     problem=None,
                     status=RunStatus.RUNNING,
-                    started_at=run.started_at or decision.live.replay.started_at,
+                    started_at=run.started_at or replay.started_at,
+                    paused_at=(run.paused_at or replay.loop.now) if replay.paused else None,
+                    attributes=replay.attributes if replay.attributes_turn >= 0 else run.attributes,
                 )
             engine.live.keep(decision.live)
         else:
@@ -266,7 +259,15 @@ def _begin(engine: Engine, run: RunRecord) -> Replay:
     program = engine.registry.workflows.get(run.workflow)
     if program is None:
         raise WorkflowNotRegisteredError(missing(run.workflow))
-    return Replay(program, RunInfo(run_id=run.run_id, workflow=run.workflow, input=run.input))
+    info = RunInfo(
+        run_id=run.run_id,
+        workflow=run.workflow,
+        input=run.input,
+        seed=run.seed_id,
+        attributes=run.attributes,
+        public_url=engine.public_url,
+    )
+    return Replay(program, info, entropy=engine.entropy)
 
 
 def _decide(
@@ -277,30 +278,45 @@ def _decide(
     if run.started_at is None and replay.turns > 0:  # a crash came between the first turn and the record
         decision.changes.append(Started(at=replay.started_at))
     if replay.closing is not None:  # the last turn is there, what follows it may not be
-        _close(decision, replay, replay.closing, at=replay.loop.now)
+        repeat_effects(decision, replay, {replay.turns - 1})
+        close(decision, replay, replay.closing, at=replay.loop.now)
         return decision
     now = max(engine.clock.now(), arrival.not_before, replay.loop.now)
-    events: list[Event] = []
-    if replay.turns == 0:
+    events = _to_deliver(replay, arrival, inbox)
+    if replay.paused and not any(isinstance(event, (UnpauseRequested, CancelRequested)) for event in events):
+        decision.deposits = _entries(event for event in arrival.events if replay.wants(event))
+        decision.consumed = []
+        if decision.empty:
+            engine.live.keep(live)
+            return None
+        return decision
+    pausing = [event for event in events if isinstance(event, PauseRequested)]
+    if pausing and not any(isinstance(event, (UnpauseRequested, CancelRequested)) for event in events):
+        decision.deposits = _entries(event for event in arrival.events if replay.wants(event) and event not in pausing)
+        events = [*pausing]
+    elif not replay.begun and not any(isinstance(event, CancelRequested) for event in events):
         if now < run.start_at:
             engine.live.keep(live)
             return None
-        events.append(RunStarted())
-    wanted: set[int] = set()
-    for event in (*arrival.events, *(entry.event for entry in inbox)):
-        if isinstance(event, (StepCompleted, StepFailed)) and event.op not in wanted and replay.wants(event):
-            wanted.add(event.op)
-            events.append(event)
-    events.extend(replay.due_timers(now))
+        events.insert(0, RunStarted())
+    if not pausing:
+        events.extend(replay.due_timers(now))
     if run.problem is not None:
         decision.changes.append(Unparked())
+    unsure = _unsure(replay, decision, arrival, inbox, now)
+    if replay.paused or pausing:
+        decision.consumed = [key for key in decision.consumed if key in {event_key(event) for event in events}]
+    borrowed = arrival.start is not None and run.seed_id is not None
+    if borrowed:  # its first turns are another run's: their effects were that one's
+        unsure = range(replay.turns)
     if not events:
-        _ask_again(engine, decision, replay, _unsure(replay, decision, arrival, inbox, now))
-        if not decision.consumed and not decision.messages and not decision.changes:
+        ask_again(engine, decision, replay, unsure)
+        if not borrowed:
+            repeat_effects(decision, replay, unsure)
+        if decision.empty:
             engine.live.keep(live)
             return None
         return decision
-    unsure = _unsure(replay, decision, arrival, inbox, now)
     delivered, commands = replay.advance(now, events)
     turn = Turn(
         number=replay.turns - 1,
@@ -309,14 +325,26 @@ def _decide(
         nonce=engine.nonce(),
         events=delivered,
         commands=commands,
+        drawn=replay.drawn,
     )
     if engine.verify:
         _verify(engine, run, turn)
     decision.turn = turn
-    _dispatch(decision, replay, turn, slots)
+    dispatch(decision, replay, turn, slots)
     if unsure and replay.closing is None:
-        _ask_again(engine, decision, replay, unsure)
+        ask_again(engine, decision, replay, unsure)
+        if not borrowed:
+            repeat_effects(decision, replay, unsure)
     return decision
+
+
+def _to_deliver(replay: Replay, arrival: Arrival, inbox: Sequence[InboxEntry]) -> list[Event]:
+    """What arrived and is wanted, each once, in the order of arrival."""
+    events: dict[str, Event] = {}
+    for event in (*arrival.events, *(entry.event for entry in inbox)):
+        if replay.wants(event):
+            events.setdefault(event_key(event), event)
+    return list(events.values())
 
 
 def _unsure(
@@ -331,117 +359,22 @@ def _unsure(
     if arrival.recover or decision.run.problem is not None:
         return range(replay.turns)
     turns: set[int | None] = {replay.consumed_in(op) for op in arrival.again}
-    turns.update(replay.consumed_in(event.op) for event in arrival.events if not isinstance(event, RunStarted))
+    turns.update(replay.turn_of(event) for event in arrival.events)
     turns.update(replay.consumed_in(op) for op in arrival.timers if replay.leads(op))
     if arrival.start is not None and replay.turns > 0:
         turns.add(0)
     for entry in inbox:
-        turn = None if isinstance(entry.event, RunStarted) else replay.consumed_in(entry.event.op)
+        turn = replay.turn_of(entry.event)
         if turn is None:
             continue
         settled_at = replay.time_of(turn) + SETTLED_AFTER
         if settled_at <= now:
             turns.add(turn)
-        else:
+        elif entry.key in decision.consumed:
             decision.consumed.remove(entry.key)
             look = AdvanceRun(run_id=decision.run.run_id, cause=f"turn.{turn}", due=settled_at)
-            decision.messages.append(_to(decision.run, look, settled_at))
+            decision.messages.append(outgoing(look, settled_at, decision.run.root_id, decision.run.workflow))
     return {turn for turn in turns if turn is not None}
-
-
-def _dispatch(decision: Decision, replay: Replay, turn: Turn, slots: Slots | None) -> None:
-    run = decision.run
-    run_id = run.run_id
-    sole = replay.waiting_for == 1
-    at = turn.at
-    for command in turn.commands:
-        match command:
-            case RunStep(op=op, name=name, input=data):
-                lease_to = None
-                if slots is not None and slots.free > 0:
-                    slots.free -= 1
-                    lease_to = slots.worker
-                step = ExecuteStep(
-                    run_id=run_id,
-                    workflow=run.workflow,
-                    op=op,
-                    name=name,
-                    attempt=1,
-                    input=data,
-                    sole=sole,
-                    first_at=at,
-                )
-                decision.messages.append(outgoing(step, at, run.root_id, run.workflow, lease_to))
-            case StartTimer(op=op, due=due):
-                decision.messages.append(_to(run, FireTimer(run_id=run_id, op=op, due=due), due))
-            case CancelTimer(op=op):
-                decision.discarded.append(timer_id(run_id, op))
-            case CompleteRun() | FailRun() | ContinueRun():
-                _close(decision, replay, command, at=at)
-            case _:
-                assert_never(command)
-    if turn.number == 0:
-        decision.changes.insert(0, Started(at=at))
-
-
-def _to(run: RunRecord, message: Message, due: Micros) -> Outgoing:
-    return outgoing(message, due, run.root_id, run.workflow)
-
-
-def _close(decision: Decision, replay: Replay, command: ClosingCommand, *, at: Micros) -> None:
-    run = decision.run
-    decision.discarded.extend(timer_id(run.run_id, op) for op, _ in replay.outstanding()[1])
-    match command:
-        case CompleteRun(result=result):
-            decision.changes.append(Closed(at=at, status=RunStatus.COMPLETED, result=result))
-        case FailRun(error=error):
-            decision.changes.append(Closed(at=at, status=RunStatus.FAILED, error=error))
-        case ContinueRun(input=data):
-            successor = RunRecord(
-                run_id=derived_run_id("continue", run.run_id),
-                root_id=run.root_id,
-                workflow=run.workflow,
-                input=data,
-                created_at=at,
-                start_at=at,
-                attributes=run.attributes,
-                continued_from=run.run_id,
-            )
-            decision.messages.append(_to(run, StartRun(run=successor), at))
-            decision.changes.append(Closed(at=at, status=RunStatus.CONTINUED, continued_to=successor.run_id))
-        case _:
-            assert_never(command)
-
-
-def _ask_again(engine: Engine, decision: Decision, replay: Replay, turns: range | set[int]) -> None:
-    """Send again what these turns asked for and the run still waits for.
-
-    Message ids make it harmless where the first message is still under way.
-    """
-    run = decision.run
-    failed: dict[int, FailedAttempt] = {}
-    steps = [(op, call) for op, call in replay.outstanding()[0] if replay.asked_in(op) in turns] if turns else []
-    timers = [(op, due) for op, due in replay.outstanding()[1] if replay.asked_in(op) in turns] if turns else []
-    if steps:
-        for attempt in engine.backend.steps.failed_attempts(run.run_id):
-            if attempt.op not in failed or failed[attempt.op].attempt < attempt.attempt:
-                failed[attempt.op] = attempt
-    sole = replay.waiting_for == 1
-    for op, call in steps:
-        last = failed.get(op)
-        step = ExecuteStep(
-            run_id=run.run_id,
-            workflow=run.workflow,
-            op=op,
-            name=call.codec.name,
-            attempt=1 if last is None else last.attempt + 1,
-            input=call.data,
-            sole=sole,
-            first_at=replay.loop.now if last is None else last.started_at,
-        )
-        decision.messages.append(_to(run, step, replay.loop.now if last is None else last.retry_at))
-    for op, due in timers:
-        decision.messages.append(_to(run, FireTimer(run_id=run.run_id, op=op, due=due), due))
 
 
 def _verify(engine: Engine, run: RunRecord, turn: Turn) -> None:
@@ -460,8 +393,9 @@ def _verify(engine: Engine, run: RunRecord, turn: Turn) -> None:
 # --- parking -----------------------------------------------------------------------------------------
 
 
-def _entries(arrival: Arrival) -> list[InboxEntry]:
-    return [step_entry(event) for event in arrival.events if isinstance(event, (StepCompleted, StepFailed))]
+def _entries(events: Iterable[Event]) -> list[InboxEntry]:
+    """What arrived with a message and must not be lost with it. A timer's message says what the history says too."""
+    return [entry_of(event) for event in events if not isinstance(event, (RunStarted, TimerFired))]
 
 
 def _park(engine: Engine, run: RunRecord, error: Exception, arrival: Arrival, *, turn: int) -> Decision:
@@ -483,4 +417,4 @@ def _park(engine: Engine, run: RunRecord, error: Exception, arrival: Arrival, *,
             code = "internal"
             message = "".join(traceback.format_exception(error))[-4000:]
     problem = Problem(code=code, message=message, turn=turn, build=engine.registry.build, at=engine.clock.now())
-    return Decision(run=run, deposits=_entries(arrival), changes=[Parked(problem=problem)])
+    return Decision(run=run, deposits=_entries(arrival.events), changes=[Parked(problem=problem)])

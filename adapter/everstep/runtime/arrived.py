@@ -7,7 +7,7 @@ from typing import assert_never
 
 from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, StartRun
 from everstep.ports import Delivery
-from everstep.runtime.advance import Arrival
+from everstep.runtime.decision import Arrival
 from everstep.runtime.engine import Engine
 from everstep.runtime.execute import Failed, Outcome
 from everstep.runtime.progress import AttemptFailed, AttemptSucceeded

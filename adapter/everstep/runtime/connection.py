@@ -6,14 +6,25 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from everstep.core.attributes import check_changes
 from everstep.core.durations import When
+from everstep.core.history import (
+    AttributesRequested,
+    CancelRequested,
+    PauseRequested,
+    TerminateRequested,
+    UnpauseRequested,
+    WakeUpRequested,
+)
 from everstep.core.run import RunRecord, RunStatus
-from everstep.errors import WorkflowRunNotFoundError
-from everstep.ports import Backend, Clock
+from everstep.errors import HookNotFoundError, WorkflowRunNotFoundError
+from everstep.ports import Backend, Clock, HookClaim
 from everstep.runtime import guard
 from everstep.runtime.engine import Engine
 from everstep.runtime.progress import Observer
 from everstep.runtime.registry import Registry
+from everstep.runtime.requests import Request, check_reason, request, resume_hook
+from everstep.runtime.rerun import rerun
 from everstep.runtime.start import resume_run, start_run
 
 FIRST_POLL_SECONDS: Final = 0.01
@@ -26,6 +37,7 @@ class Connection:
     Args:
         step_forward: where nobody else works on the messages (tests), does some of the work, or says that there is
             nothing to do until something arrives from outside.
+        public_url: where the HTTP API can be reached from outside, for the addresses of webhooks.
     """
 
     def __init__(
@@ -36,12 +48,14 @@ class Connection:
         entropy: Callable[[int], bytes],
         chance: Callable[[], float],
         step_forward: Callable[[], bool] | None = None,
+        public_url: str = "",
     ) -> None:
         self.backend = backend
         self.clock = clock
         self.entropy = entropy
         self.chance = chance
         self.step_forward = step_forward
+        self.public_url = public_url
         self._listeners: list[Callable[[], None]] = []
         self._changed = threading.Condition()
         self._waiters: list[Callable[[], None]] = []
@@ -57,6 +71,7 @@ class Connection:
             chance=self.chance,
             verify=verify,
             observe=observe,
+            public_url=self.public_url,
         )
 
     # --- runs ------------------------------------------------------------------------------------
@@ -83,6 +98,65 @@ class Connection:
         )
         self.sent()
         return run
+
+    def rerun(self, run_id: str, *, from_step: int | str | None = None) -> RunRecord:
+        """Start a new run with the input of another one, from its beginning or from a step on."""
+        run = rerun(self.backend, self.clock, self.entropy, run_id, from_step=from_step)
+        self.sent()
+        return run
+
+    def cancel(self, run_id: str, reason: str | None = None) -> RunRecord:
+        """Ask the run to end: its body is cancelled, and may clean up."""
+        return self._request(run_id, CancelRequested(reason=check_reason(reason)))
+
+    def terminate(self, run_id: str, reason: str | None = None) -> RunRecord:
+        """End the run without asking its body."""
+        return self._request(run_id, TerminateRequested(reason=check_reason(reason)))
+
+    def wake_up(self, run_id: str) -> RunRecord:
+        """End the run's sleeps now."""
+        return self._request(run_id, WakeUpRequested(key=self._request_key()))
+
+    def pause(self, run_id: str) -> RunRecord:
+        """Deliver nothing to the run's body until it is unpaused."""
+        return self._request(run_id, PauseRequested(key=self._request_key()))
+
+    def unpause(self, run_id: str) -> RunRecord:
+        """Deliver what has arrived since the run was paused, and go on."""
+        return self._request(run_id, UnpauseRequested(key=self._request_key()))
+
+    def set_attributes(self, run_id: str, changes: Mapping[str, str | None]) -> RunRecord:
+        """Change attributes of the run; None removes one."""
+        checked = check_changes(changes)
+        return self._request(run_id, AttributesRequested(key=self._request_key(), changes=checked))
+
+    def _request(self, run_id: str, event: Request) -> RunRecord:
+        run = request(self.backend, self.clock, run_id, event)
+        self.sent()
+        return run
+
+    def _request_key(self) -> str:
+        return self.entropy(8).hex()
+
+    # --- hooks -----------------------------------------------------------------------------------
+
+    def find_hook(self, token: str) -> HookClaim:
+        """The hook that waits under this token; `HookNotFoundError` when there is none."""
+        hook = self.backend.hooks.find(token)
+        if hook is None:
+            raise HookNotFoundError(token)
+        return hook
+
+    def resume_hook(self, token: str, payload: bytes, *, resume_id: str | None = None) -> HookClaim:
+        """Send a payload to whoever waits under this token; durable when it returns."""
+        resume_id = resume_id if resume_id is not None else self._request_key()
+        hook = resume_hook(self.backend, self.clock, token, payload, resume_id)
+        self.sent()
+        return hook
+
+    def published(self, run_id: str) -> Mapping[str, bytes]:
+        """The named values the run has published; where it went on as another, those of that one."""
+        return self.backend.inspector.published(self.get(run_id).run_id)
 
     def resume(self, run_id: str) -> RunRecord:
         """Try a parked run again."""

@@ -80,6 +80,7 @@ class Engine:
         chance: returns a random number in [0, 1), for jitter.
         verify: replay each run from scratch after every turn, before the turn is recorded, and park what differs.
         observe: told of progress; must not raise.
+        public_url: where the HTTP API can be reached from outside; empty where nobody said so.
     """
 
     registry: Registry
@@ -89,6 +90,7 @@ class Engine:
     chance: Callable[[], float]
     verify: bool = False
     observe: Observer | None = None
+    public_url: str = ""
     live: LiveRuns = field(default_factory=LiveRuns)
     _nonces: itertools.count[int] = field(default_factory=itertools.count)
     _nonce_prefix: str = ""

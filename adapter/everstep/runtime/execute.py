@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
@@ -17,7 +18,14 @@ from everstep.core.history import Micros
 from everstep.core.limits import check_size
 from everstep.core.messages import ExecuteStep, Outgoing, outgoing
 from everstep.core.retry import RetryAt, after_failure
-from everstep.errors import SerializationError, StepInterruptedError, StepNotRegisteredError, StepTimeoutError
+from everstep.errors import (
+    SerializationError,
+    StepCancelledError,
+    StepInterruptedError,
+    StepNotRegisteredError,
+    StepTimeoutError,
+    StoreError,
+)
 from everstep.ports import FailedAttempt
 from everstep.runtime.engine import Engine
 from everstep.runtime.registry import StepProgram
@@ -49,6 +57,12 @@ class StepInfo:
     attempt: int
     step_started_at: datetime
 
+
+CANCEL_POLL_SECONDS: Final = 0.5
+"""How often a cancellable step looks whether anybody still waits for it."""
+
+CANCELLED: Final[ContextVar[threading.Event]] = ContextVar("everstep_cancelled")
+"""Set when nobody waits for the running step any more. Of cancellable steps only."""
 
 CURRENT_STEP: Final[ContextVar[tuple[StepInfo, str]]] = ContextVar("everstep_step")
 """The running step, and the name of its workflow."""
@@ -189,6 +203,9 @@ async def run_attempt(
         return Unrunnable(code="step-missing", reason=str(StepNotRegisteredError(message.name)))
     if receives > MAX_RECEIVES:
         return _interrupted(engine, step.name, started_at, f"workers died {receives - 1} times while they ran it")
+    if step.cancellable and await asyncio.to_thread(_nobody_waits, engine, message):
+        unwanted = StepCancelledError(f"step {step.name!r} was not begun: nobody waits for it any more")
+        return _failed(engine, step, message, unwanted, started_at)
     if step.at_most_once and not engine.backend.steps.claim(message.run_id, message.op, message.attempt):
         return _interrupted(engine, step.name, started_at, "its worker died while it ran")
     try:
@@ -210,11 +227,12 @@ async def run_attempt(
     left = None if time_left is None else time_left()
     raised: BaseException
     try:
-        value = await (
+        attempt = (
             _call(step, args, kwargs, threads)
             if step.timeout is None and left is None
             else _timed(step, args, kwargs, threads, left)
         )
+        value = await (_told(engine, step, message, attempt) if step.cancellable else attempt)
     except asyncio.CancelledError as cancelled:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
@@ -234,6 +252,37 @@ async def _call(step: StepProgram, args: list[Any], kwargs: dict[str, Any], thre
     if step.asynchronous:
         return await step.func(*args, **kwargs)
     return await threads.run(step.func, args, kwargs)
+
+
+async def _told(engine: Engine, step: StepProgram, message: ExecuteStep, attempt: Coroutine[Any, Any, Any]) -> Any:
+    """Run the attempt, and tell it when nobody waits for the step any more."""
+    cancelled = threading.Event()
+    CANCELLED.set(cancelled)
+
+    running = asyncio.ensure_future(attempt)
+    try:
+        while not (await asyncio.wait({running}, timeout=CANCEL_POLL_SECONDS))[0]:
+            if not cancelled.is_set() and await asyncio.to_thread(_nobody_waits, engine, message):
+                cancelled.set()
+                if step.asynchronous:
+                    running.cancel()
+    finally:
+        if not running.done():  # the worker stops
+            running.cancel()
+            await asyncio.wait({running})
+    try:
+        return running.result()
+    except BaseException as error:
+        if cancelled.is_set():
+            raise StepCancelledError(f"step {step.name!r} was cancelled: nobody waits for it any more") from error
+        raise
+
+
+def _nobody_waits(engine: Engine, message: ExecuteStep) -> bool:
+    try:
+        return engine.backend.steps.cancel_requested(message.run_id, message.op)
+    except StoreError:  # asked again soon, and not the step's mistake
+        return False
 
 
 def _in_thread(func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, BaseException | None]:

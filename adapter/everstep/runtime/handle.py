@@ -11,8 +11,10 @@ from contextvars import copy_context
 from typing import Any, Protocol, assert_never
 
 from everstep.core.history import Event, StepCompleted, StepFailed
-from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, Message, StartRun, outgoing, run_of
-from everstep.runtime.advance import Arrival, advance, park, step_entry
+from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, Message, StartRun, run_of
+from everstep.runtime.advance import advance, park
+from everstep.runtime.decision import Arrival
+from everstep.runtime.deliver import deliver
 from everstep.runtime.engine import Engine
 from everstep.runtime.execute import (
     DEFAULT_THREADS,
@@ -127,8 +129,7 @@ def _execute(
         advance(engine, Arrival(run_id=run_id, events=[event]))
     else:
         with engine.backend.unit():
-            stored = engine.backend.inbox.deposit(run_id, step_entry(event))
-            wake(engine, run_id, root_id, message.workflow, always=again or not stored)
+            deliver(engine, run_id, root_id, message.workflow, event, always=again)
     if isinstance(outcome, Failed):
         engine.tell(AttemptFailed(**named, at=outcome.ended_at, error=outcome.error, retry_at=None))  # type: ignore[arg-type]
     else:
@@ -142,11 +143,3 @@ def still_wanted(engine: Engine, message: ExecuteStep) -> bool:
         return False
     events = [event for turn in snapshot.turns for event in turn.events] + [entry.event for entry in snapshot.inbox]
     return not any(isinstance(event, (StepCompleted, StepFailed)) and event.op == message.op for event in events)
-
-
-def wake(engine: Engine, run_id: str, root_id: str, workflow: str, *, always: bool = False) -> None:
-    """Make an advance happen for what is in the run's inbox, unless one is under way already."""
-    now = engine.clock.now()
-    if engine.backend.inbox.raise_flag(run_id, now=now) or always:
-        message = AdvanceRun(run_id=run_id, cause=engine.nonce())
-        engine.backend.queue.send([outgoing(message, now, root_id, workflow)])

@@ -20,8 +20,9 @@ from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, StartRun,
 from everstep.core.run import Closed, Parked
 from everstep.errors import SerializationError, StoreBusyError
 from everstep.ports import Delivery, Unreadable
-from everstep.runtime.advance import Arrival, Decision, Slots, abandon, decide, park, record, refused, settle
+from everstep.runtime.advance import abandon, decide, park, record, refused, settle
 from everstep.runtime.arrived import Arrived, ended
+from everstep.runtime.decision import Arrival, Decision, Slots
 from everstep.runtime.engine import Engine
 from everstep.runtime.execute import (
     DEFAULT_THREADS,
@@ -434,6 +435,8 @@ class Worker:
                     )
                 else:
                     self._expect(sent.due)
+            if decision.woke:
+                self._look = True
             if any(isinstance(change, (Closed, Parked)) for change in decision.changes):
                 self._closed(decision.run.run_id)
 

@@ -26,9 +26,9 @@ from everstep.core.history import StepFailed
 from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, StartRun
 from everstep.errors import StepInterruptedError
 from everstep.ports import Delivery, Unreadable
-from everstep.runtime.advance import park, step_entry
+from everstep.runtime.advance import park
+from everstep.runtime.deliver import entry_of, wake
 from everstep.runtime.engine import Engine
-from everstep.runtime.handle import wake
 from everstep.runtime.progress import AttemptFailed
 from everstep.serverless.batch import UnreadableMessageError, answer
 from everstep.serverless.context import Invocation, LambdaContext
@@ -103,7 +103,7 @@ class DeadLetterHandler:
         error = encode_error(StepInterruptedError(f"step {message.name!r} was given up: {_WHY}"))
         event = StepFailed(op=message.op, attempt=message.attempt, error=error)
         with engine.backend.unit():
-            stored = engine.backend.inbox.deposit(message.run_id, step_entry(event))
+            stored = engine.backend.inbox.deposit(message.run_id, entry_of(event))
             wake(engine, message.run_id, root_id, message.workflow, always=True)
         if stored:
             engine.tell(

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 
 from everstep.backends.aws.blobs import S3Blobs
 from everstep.backends.aws.clients import AwsClients
+from everstep.backends.aws.hook_registry import DynamoHookRegistry
 from everstep.backends.aws.inbox import DynamoInbox
 from everstep.backends.aws.inspector import DynamoInspector
 from everstep.backends.aws.message_body import ReceivedMessage
@@ -55,6 +56,7 @@ def open_aws(
     return Backend(
         runs=DynamoRunStore(table, blobs, starts, retention_days=days),
         inbox=DynamoInbox(table, blobs, clock, nonce, retention_days=days),
+        hooks=DynamoHookRegistry(table, blobs),
         steps=DynamoStepLog(table, blobs, nonce),
         queue=SqsMessageQueue(made, blobs, resources, clock),
         source=LambdaMessageSource(),

@@ -9,7 +9,7 @@ a cursor. Where the query gives no ``created_from``, a walk ends when 62 days in
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Final, NamedTuple, final
@@ -18,6 +18,7 @@ from everstep.backends.aws import run_items
 from everstep.backends.aws.blobs import S3Blobs
 from everstep.backends.aws.items import (
     PARTITION,
+    PUBLISHED,
     RECORD,
     SHARDS,
     TURNS,
@@ -36,6 +37,7 @@ from everstep.backends.aws.resources import PARKED_RUNS, RUNS_BY_DAY
 from everstep.backends.aws.run_store import StartTimes
 from everstep.backends.aws.table import DynamoTable
 from everstep.backends.paging import check_limit, from_cursor, to_cursor
+from everstep.codec.envelope import unseal
 from everstep.codec.records import decode_turn
 from everstep.core.durations import to_micros
 from everstep.core.history import Micros, Turn
@@ -88,6 +90,11 @@ class DynamoInspector:
         """As the port says. One Query for each MB, 1 RRU for each 4 KB."""
         found = self._table.query_run(run_id, "begins_with(sk, :prefix)", {":prefix": s(TURNS)})
         return [decode_turn(self._blobs.held(item["body"])) for item in found]
+
+    def published(self, run_id: str) -> Mapping[str, bytes]:
+        """As the port says. One Query, 1 RRU for each 4 KB."""
+        found = self._table.query_run(run_id, "begins_with(sk, :prefix)", {":prefix": s(PUBLISHED)})
+        return {str(item["name"]["S"]): unseal(self._blobs.held(item["value"])) for item in found}
 
     # --- lists -----------------------------------------------------------------------------------
 

@@ -5,13 +5,17 @@ A run is one partition, ``pk`` = ``run#<run id>``. Its items, in the order in wh
 ====================== =======================================================================================
 ``sk``                 what
 ====================== =======================================================================================
+``cancel#<op>``        nobody waits for the step any more
 ``claim#<op>#<n>``     somebody has claimed attempt n at operation op
 ``failed#<op>#<n>``    a failed attempt, for people
 ``flag``               the wake flag
+``pub#<name>``         a published value
 ``turn#<8 digits>``    a turn
 ``zin#<key>``          an inbox entry
 ``zrun``               the run record
 ====================== =======================================================================================
+
+A hook's token has a partition of its own: ``pk`` = ``hook#<token>``, ``sk`` = ``hook``.
 
 The record comes last, so that one Query with a lower bound reads what is new in a run together with its record and
 inbox, however long its history is, and never what stands before the turns. (With the record before the turns a delta
@@ -38,6 +42,10 @@ TURNS: Final = "turn#"
 INBOX: Final = "zin#"
 FAILED: Final = "failed#"
 CLAIMS: Final = "claim#"
+CANCELS: Final = "cancel#"
+PUBLISHED: Final = "pub#"
+HOOK: Final = "hook"
+HOOK_PARTITION: Final = "hook#"
 PARTITION: Final = "run#"
 
 SHARDS: Final = 4
@@ -95,6 +103,18 @@ def failed_key(op: int, attempt: int) -> str:
 
 def claim_key(op: int, attempt: int) -> str:
     return f"{CLAIMS}{op}#{attempt}"
+
+
+def cancel_key(op: int) -> str:
+    return f"{CANCELS}{op}"
+
+
+def published_key(name: str) -> str:
+    return PUBLISHED + _short(valid(name))
+
+
+def hook_key(token: str) -> Item:
+    return {"pk": s(HOOK_PARTITION + _short(valid(token))), "sk": s(HOOK)}
 
 
 def _short(text: str) -> str:

@@ -11,7 +11,7 @@ from everstep.backends.aws.items import PARTITION, RECORD, Item, Value, key, lis
 from everstep.backends.aws.items import parked_keys as index_keys
 from everstep.codec.envelope import seal, unseal
 from everstep.core.history import Micros
-from everstep.core.run import Problem, RunRecord, RunStatus
+from everstep.core.run import Parent, Problem, RunRecord, RunStatus
 from everstep.errors import SerializationError
 
 INLINE: Final = 80_000
@@ -35,7 +35,7 @@ def to_item(run: RunRecord, blobs: S3Blobs) -> Item:
     if run.start_at != run.created_at:
         item["start"] = n(run.start_at)
     if run.attributes:
-        item["attributes"] = s(_json({valid(name): valid(value) for name, value in run.attributes.items()}))
+        item["attributes"] = attributes_value(run.attributes)
     if run.status is not RunStatus.PENDING:
         item["status"] = s(run.status.value)
     if run.started_at is not None:
@@ -45,6 +45,16 @@ def to_item(run: RunRecord, blobs: S3Blobs) -> Item:
     item |= outcome(run.run_id, run.result, run.error, run.continued_to, blobs)
     if run.continued_from is not None:
         item["from"] = s(run.continued_from)
+    if run.reason is not None:
+        item["reason"] = s(valid(run.reason))
+    if run.parent is not None:
+        item["parent"] = s(_json([run.parent.run_id, valid(run.parent.workflow), run.parent.op]))
+    if run.paused_at is not None:
+        item["paused"] = n(run.paused_at)
+    if run.seed_id is not None:
+        item["seed"] = s(run.seed_id)
+    if run.attributes_turn >= 0:
+        item["attributes_turn"] = n(run.attributes_turn)
     if run.problem is not None:
         item["problem"] = problem_value(run.problem)
         if not run.closed:
@@ -87,6 +97,11 @@ def from_item(item: Mapping[str, Any], blobs: S3Blobs, started_at: Micros | None
         continued_from=text_in(item, "from"),
         continued_to=text_in(item, "to"),
         problem=_problem(text_in(item, "problem")),
+        reason=text_in(item, "reason"),
+        parent=_parent(text_in(item, "parent")),
+        paused_at=number_in(item, "paused"),
+        seed_id=text_in(item, "seed"),
+        attributes_turn=int(item["attributes_turn"]["N"]) if "attributes_turn" in item else -1,
     )
 
 
@@ -106,6 +121,17 @@ def outcome(
 
 def payload(run_id: str, what: str, plain: bytes, blobs: S3Blobs) -> Value:
     return blobs.hold(run_id, what, seal(plain), inline=INLINE)
+
+
+def attributes_value(attributes: Mapping[str, str]) -> Value:
+    return s(_json({valid(name): valid(value) for name, value in attributes.items()}))
+
+
+def _parent(text: str | None) -> Parent | None:
+    if text is None:
+        return None
+    run_id, workflow, op = json.loads(text)
+    return Parent(run_id=run_id, workflow=workflow, op=op)
 
 
 def problem_value(problem: Problem) -> Value:

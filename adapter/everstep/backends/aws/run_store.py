@@ -20,15 +20,29 @@ from everstep.backends.aws.items import (
     n,
     number_in,
     parked_keys,
+    published_key,
     s,
     turn_key,
     valid,
 )
 from everstep.backends.aws.resources import EXPIRES_AT
 from everstep.backends.aws.table import DynamoTable
+from everstep.codec.envelope import seal
 from everstep.codec.records import decode_event, decode_turn, encode_turn
 from everstep.core.history import Micros, Turn
-from everstep.core.run import Closed, Parked, RunChange, RunRecord, RunStatus, Started, Unparked
+from everstep.core.run import (
+    AttributesSet,
+    Closed,
+    Parked,
+    Paused,
+    Published,
+    RunChange,
+    RunRecord,
+    RunStatus,
+    Started,
+    Unparked,
+    Unpaused,
+)
 from everstep.errors import StoreError
 from everstep.ports import InboxEntry, Snapshot
 
@@ -139,18 +153,37 @@ class DynamoRunStore:
                 self._update(run_id, values, [], _IS_OPEN, _OPEN)
             case Unparked():
                 self._update(run_id, {}, ["problem", "parked_pk", "parked_sk"], "attribute_exists(#problem)", {})
+            case Paused(at=at):
+                condition = f"{_IS_OPEN} AND attribute_not_exists(#paused)"
+                self._update(run_id, {"paused": n(at)}, [], condition, _OPEN)
+            case Unpaused():
+                self._update(run_id, {}, ["paused"], "attribute_exists(#paused)", {})
+            case AttributesSet(turn=turn, attributes=attributes):
+                values = {"attributes": run_items.attributes_value(attributes), "attributes_turn": n(turn)}
+                later = "attribute_not_exists(#attributes_turn) OR #attributes_turn < :attributes_turn"
+                self._update(run_id, values, [], f"attribute_exists(pk) AND ({later})", {})
+            case Published():
+                self._publish(run_id, change)
             case _:
                 assert_never(change)
 
     def _close(self, run_id: str, closed: Closed) -> None:
         values = run_items.outcome(run_id, closed.result, closed.error, closed.continued_to, self._blobs)
         values |= {"status": s(closed.status.value), "completed": n(closed.at)}
+        if closed.reason is not None:
+            values["reason"] = s(valid(closed.reason))
         started_at = self._starts.get(run_id)
         if started_at is not None:  # spares readers of closed runs the look at turn 0
             values["started"] = n(started_at)
-        self._update(run_id, values, ["problem", "parked_pk", "parked_sk"], _IS_OPEN, _OPEN)
+        self._update(run_id, values, ["problem", "parked_pk", "parked_sk", "paused"], _IS_OPEN, _OPEN)
         if self._retention:
             self._expire(run_id, closed.at // 1_000_000 + self._retention)
+
+    def _publish(self, run_id: str, change: Published) -> None:
+        """1 WRU for each KB. Written by a turn of the run, so that the record is there, or will be."""
+        item = key(run_id, published_key(change.name)) | {"name": s(valid(change.name)), "turn": n(change.turn)}
+        item["value"] = self._blobs.hold(run_id, f"pub-{change.turn}", seal(change.value), inline=INLINE)
+        self._table.put_if(item, "attribute_not_exists(pk) OR #turn < :turn", {":turn": n(change.turn)}, turn="turn")
 
     def _expire(self, run_id: str, at: int) -> None:
         """Let all items of a closed run expire, the record last, so that no history is ever left without its record.

@@ -1,4 +1,4 @@
-"""Failed attempts and claims in DynamoDB."""
+"""What is known of steps beside their outcomes, in DynamoDB."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import final
 
 from everstep.backends.aws.blobs import INLINE, S3Blobs
-from everstep.backends.aws.items import FAILED, Item, claim_key, failed_key, key, n, s
+from everstep.backends.aws.items import FAILED, Item, cancel_key, claim_key, failed_key, key, n, s
 from everstep.backends.aws.table import DynamoTable
 from everstep.codec.envelope import seal, unseal
 from everstep.ports import FailedAttempt
@@ -46,6 +46,14 @@ class DynamoStepLog:
         """As the port says. One Query, strongly consistent."""
         found = self._table.query_run(run_id, "begins_with(sk, :prefix)", {":prefix": s(FAILED)})
         return sorted((self._attempt(item) for item in found), key=lambda failed: (failed.op, failed.attempt))
+
+    def request_cancel(self, run_id: str, op: int) -> None:
+        """As the port says. One request, 1 WRU, refused as well."""
+        self._table.put_new(key(run_id, cancel_key(op)))
+
+    def cancel_requested(self, run_id: str, op: int) -> bool:
+        """As the port says. One request, 1 RRU."""
+        return self._table.get(key(run_id, cancel_key(op)), only=["pk"]) is not None
 
     def _attempt(self, item: Item) -> FailedAttempt:
         return FailedAttempt(

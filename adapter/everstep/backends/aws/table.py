@@ -53,9 +53,15 @@ class DynamoTable:
         """
         return self.put_if(item, "attribute_not_exists(pk)", {})
 
-    def put_if(self, item: Item, condition: str, values: dict[str, Value]) -> Refusal | None:
-        """Store the item if the condition holds for the one that is there: None. Otherwise what is there."""
+    def put_if(self, item: Item, condition: str, values: dict[str, Value], **names: str) -> Refusal | None:
+        """Store the item if the condition holds for the one that is there: None. Otherwise what is there.
+
+        Args:
+            names: what ``#name`` stands for in the condition.
+        """
         parameters: dict[str, Any] = {"ExpressionAttributeValues": values} if values else {}
+        if names:
+            parameters["ExpressionAttributeNames"] = {f"#{name}": value for name, value in names.items()}
         try:
             self._clients.call(
                 "dynamodb",
@@ -104,6 +110,22 @@ class DynamoTable:
                 if not left:
                     break
                 time.sleep(wait)
+
+    def delete_if(self, item_key: Item, condition: str, values: dict[str, Value], **names: str) -> bool:
+        """Delete an item if the condition holds; say whether it does. One request, 1 WRU for each KB of the item."""
+        try:
+            self._clients.call(
+                "dynamodb",
+                "DeleteItem",
+                TableName=self._name,
+                Key=item_key,
+                ConditionExpression=condition,
+                ExpressionAttributeValues=values,
+                ExpressionAttributeNames={f"#{name}": value for name, value in names.items()},
+            )
+        except RefusedError:
+            return False
+        return True
 
     # --- reading -----------------------------------------------------------------------------------
 

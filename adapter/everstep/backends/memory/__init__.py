@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from everstep.backends.memory.connection import MemoryDatabase
+from everstep.backends.memory.hook_registry import MemoryHookRegistry
 from everstep.backends.memory.inbox import MemoryInbox
 from everstep.backends.memory.inspector import MemoryInspector
 from everstep.backends.memory.message_queue import MemoryMessageQueue, MemoryMessageSource
@@ -24,6 +25,7 @@ def open_memory(*, atomic_units: bool) -> Backend:
     return Backend(
         runs=MemoryRunStore(database),
         inbox=MemoryInbox(database),
+        hooks=MemoryHookRegistry(database),
         steps=MemoryStepLog(database),
         queue=MemoryMessageQueue(database),
         source=MemoryMessageSource(database),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import final
 
 from everstep.backends.memory.connection import MemoryDatabase
 from everstep.backends.paging import check_limit, from_cursor, to_cursor
+from everstep.codec.envelope import unseal
 from everstep.codec.records import decode_run, decode_turn
 from everstep.core.history import Turn
 from everstep.core.run import RunRecord
@@ -53,6 +54,11 @@ class MemoryInspector:
             if run.problem is not None and not run.closed and run.problem.build != not_by
         )
         return [run_id for _, run_id in found[:limit]]
+
+    def published(self, run_id: str) -> Mapping[str, bytes]:
+        with self._database.reading():
+            rows = self._database.items(self._tables.published)
+        return {name: unseal(value) for (of, name), (_, value) in sorted(rows) if of == run_id}
 
     def _runs(self) -> list[RunRecord]:
         with self._database.reading():

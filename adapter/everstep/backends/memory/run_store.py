@@ -6,9 +6,22 @@ from dataclasses import replace
 from typing import assert_never, final
 
 from everstep.backends.memory.connection import MemoryDatabase
+from everstep.codec.envelope import seal
 from everstep.codec.records import decode_event, decode_run, decode_turn, encode_run, encode_turn
 from everstep.core.history import Turn
-from everstep.core.run import Closed, Parked, RunChange, RunRecord, RunStatus, Started, Unparked
+from everstep.core.run import (
+    AttributesSet,
+    Closed,
+    Parked,
+    Paused,
+    Published,
+    RunChange,
+    RunRecord,
+    RunStatus,
+    Started,
+    Unparked,
+    Unpaused,
+)
 from everstep.errors import StoreError
 from everstep.ports import InboxEntry, Snapshot
 
@@ -55,6 +68,9 @@ class MemoryRunStore:
 
     def mark(self, run_id: str, change: RunChange) -> None:
         with self._database.writing():
+            if isinstance(change, Published):
+                self._publish(run_id, change)
+                return
             body = self._database.get(self._tables.runs, run_id)
             if body is None:
                 return
@@ -63,26 +79,45 @@ class MemoryRunStore:
             if changed != run:
                 self._database.put(self._tables.runs, run_id, encode_run(changed))
 
+    def _publish(self, run_id: str, change: Published) -> None:
+        if self._database.get(self._tables.runs, run_id) is None:
+            return
+        known = self._database.get(self._tables.published, (run_id, change.name))
+        if known is None or known[0] < change.turn:
+            self._database.put(self._tables.published, (run_id, change.name), (change.turn, seal(change.value)))
+
 
 def _changed(run: RunRecord, change: RunChange) -> RunRecord:
+    if isinstance(change, AttributesSet):
+        if change.turn <= run.attributes_turn:
+            return run
+        return replace(run, attributes=change.attributes, attributes_turn=change.turn)
     if run.closed:
         return run
     match change:
         case Started(at=at):
             return replace(run, status=RunStatus.RUNNING, started_at=at if run.started_at is None else run.started_at)
-        case Closed(at=at, status=status, result=result, error=error, continued_to=continued_to):
+        case Closed(at=at, status=status, result=result, error=error):
             return replace(
                 run,
                 status=status,
                 completed_at=at,
                 result=result,
                 error=error,
-                continued_to=continued_to,
+                continued_to=change.continued_to,
+                reason=change.reason,
                 problem=None,
+                paused_at=None,
             )
         case Parked(problem=problem):
             return replace(run, problem=problem)
         case Unparked():
             return replace(run, problem=None)
+        case Paused(at=at):
+            return replace(run, paused_at=at if run.paused_at is None else run.paused_at)
+        case Unpaused():
+            return replace(run, paused_at=None)
+        case Published():
+            return run
         case _:
             assert_never(change)

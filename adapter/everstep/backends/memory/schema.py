@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar, final
 
 from everstep.core.history import Micros
+from everstep.ports import HookClaim
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -46,6 +47,9 @@ class Tables:
     wake_flags: Table[RunId, Micros] = field(default_factory=Table)
     failed_attempts: Table[Attempt, tuple[Micros, Micros, bytes, Micros]] = field(default_factory=Table)
     claims: Table[Attempt, bool] = field(default_factory=Table)
+    step_cancels: Table[tuple[RunId, int], bool] = field(default_factory=Table)
+    hooks: Table[str, HookClaim] = field(default_factory=Table)
+    published: Table[tuple[RunId, str], tuple[int, bytes]] = field(default_factory=Table)
     messages: Table[str, StoredMessage] = field(default_factory=Table)
     workers: Table[str, Micros] = field(default_factory=Table)
 
@@ -57,6 +61,9 @@ class Tables:
             self.wake_flags,
             self.failed_attempts,
             self.claims,
+            self.step_cancels,
+            self.hooks,
+            self.published,
             self.messages,
             self.workers,
         )

@@ -1,4 +1,4 @@
-"""Failed attempts and claims in memory."""
+"""What is known of steps beside their outcomes, in memory."""
 
 from __future__ import annotations
 
@@ -42,3 +42,11 @@ class MemoryStepLog:
             for (of, op, attempt), (started_at, ended_at, error, retry_at) in sorted(rows)
             if of == run_id
         ]
+
+    def request_cancel(self, run_id: str, op: int) -> None:
+        with self._database.writing():
+            self._database.put(self._tables.step_cancels, (run_id, op), True)
+
+    def cancel_requested(self, run_id: str, op: int) -> bool:
+        with self._database.reading():
+            return self._database.get(self._tables.step_cancels, (run_id, op)) is not None

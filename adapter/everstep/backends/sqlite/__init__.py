@@ -9,6 +9,7 @@ from typing import Final
 
 from everstep.backends.sqlite import schema
 from everstep.backends.sqlite.connection import SqliteDatabase, Synchronous
+from everstep.backends.sqlite.hook_registry import SqliteHookRegistry
 from everstep.backends.sqlite.inbox import SqliteInbox
 from everstep.backends.sqlite.inspector import SqliteInspector
 from everstep.backends.sqlite.message_queue import SqliteMessageQueue, SqliteMessageSource
@@ -57,6 +58,7 @@ def open_sqlite(
     return Backend(
         runs=SqliteRunStore(database),
         inbox=SqliteInbox(database),
+        hooks=SqliteHookRegistry(database),
         steps=SqliteStepLog(database),
         queue=SqliteMessageQueue(database),
         source=SqliteMessageSource(database, locks),

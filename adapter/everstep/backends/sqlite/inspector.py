@@ -8,6 +8,7 @@ from typing import Final, final
 from everstep.backends.paging import check_limit, from_cursor, to_cursor
 from everstep.backends.sqlite.connection import SqliteDatabase
 from everstep.backends.sqlite.run_rows import COLUMNS, from_row
+from everstep.codec.envelope import unseal
 from everstep.codec.records import decode_turn
 from everstep.core.history import Turn
 from everstep.core.run import RunRecord, RunStatus
@@ -15,15 +16,19 @@ from everstep.ports import RunPage, RunQuery
 
 _RUN: Final = f"SELECT {COLUMNS} FROM runs WHERE run_id = ?"
 _TURNS: Final = "SELECT body FROM turns WHERE run_id = ? ORDER BY number"
+_PUBLISHED: Final = "SELECT name, value FROM published WHERE run_id = ? ORDER BY name"
 _PARKED: Final = (
     "SELECT run_id FROM runs WHERE problem_at IS NOT NULL AND problem_build <> ? "
     "AND status IN ('pending', 'running') ORDER BY problem_at, run_id LIMIT ?"
 )
 # SQLite uses a partial index only where it finds the index's own condition, letter for letter, in the text.
 _STATUS: Final[Mapping[RunStatus, str]] = {
-    RunStatus.PENDING: "status IN ('pending', 'running') AND status = 'pending' AND problem_at IS NULL",
-    RunStatus.RUNNING: "status IN ('pending', 'running') AND status = 'running' AND problem_at IS NULL",
+    RunStatus.PENDING: "status IN ('pending', 'running') AND status = 'pending' AND problem_at IS NULL "
+    "AND paused_at IS NULL",
+    RunStatus.RUNNING: "status IN ('pending', 'running') AND status = 'running' AND problem_at IS NULL "
+    "AND paused_at IS NULL",
     RunStatus.PARKED: "status IN ('pending', 'running') AND problem_at IS NOT NULL",
+    RunStatus.PAUSED: "status IN ('pending', 'running') AND problem_at IS NULL AND paused_at IS NOT NULL",
     RunStatus.COMPLETED: "status = 'completed'",
     RunStatus.FAILED: "status IN ('failed', 'cancelled', 'continued') AND status = 'failed'",
     RunStatus.CANCELLED: "status IN ('failed', 'cancelled', 'continued') AND status = 'cancelled'",
@@ -56,6 +61,9 @@ class SqliteInspector:
     def parked(self, *, not_by: str, limit: int = 100) -> Sequence[str]:
         check_limit(limit)
         return [run_id for (run_id,) in self._database.rows(_PARKED, (not_by, limit))]
+
+    def published(self, run_id: str) -> Mapping[str, bytes]:
+        return {name: unseal(value) for name, value in self._database.rows(_PUBLISHED, (run_id,))}
 
 
 def _select(query: RunQuery) -> tuple[str, list[str | int]]:

@@ -7,11 +7,12 @@ from typing import Final
 
 from everstep.backends.sqlite.connection import Row
 from everstep.codec.envelope import seal, unseal
-from everstep.core.run import Problem, RunRecord, RunStatus
+from everstep.core.run import Parent, Problem, RunRecord, RunStatus
 
 COLUMNS: Final = (
     "run_id, root_id, workflow, input, created_at, start_at, attributes, status, started_at, completed_at, "
-    "result, error, continued_from, continued_to, problem, problem_at, problem_build"
+    "result, error, continued_from, continued_to, problem, problem_at, problem_build, "
+    "reason, parent, paused_at, seed_id, attributes_turn"
 )
 
 
@@ -33,6 +34,11 @@ def to_row(run: RunRecord) -> Row:
         run.continued_from,
         run.continued_to,
         *problem_columns(run.problem),
+        run.reason,
+        None if run.parent is None else json.dumps([run.parent.run_id, run.parent.workflow, run.parent.op]),
+        run.paused_at,
+        run.seed_id,
+        run.attributes_turn,
     )
 
 
@@ -41,6 +47,7 @@ def from_row(row: Row) -> RunRecord:
     (
         run_id, root_id, workflow, input_, created_at, start_at, attributes, status, started_at, completed_at,
         result, error, continued_from, continued_to, problem, problem_at, problem_build,
+        reason, parent, paused_at, seed_id, attributes_turn,
     ) = row  # fmt: skip
     return RunRecord(
         run_id=run_id,
@@ -58,11 +65,21 @@ def from_row(row: Row) -> RunRecord:
         continued_from=continued_from,
         continued_to=continued_to,
         problem=None if problem is None else _problem(problem, problem_at, problem_build),
+        reason=reason,
+        parent=None if parent is None else _parent(parent),
+        paused_at=paused_at,
+        seed_id=seed_id,
+        attributes_turn=attributes_turn,
     )
 
 
+def _parent(text: str) -> Parent:
+    run_id, workflow, op = json.loads(text)
+    return Parent(run_id=run_id, workflow=workflow, op=op)
+
+
 def problem_columns(problem: Problem | None) -> tuple[str | None, int | None, str | None]:
-    """The last three of `COLUMNS`. The text is ASCII, because messages may quote file names that are not Unicode."""
+    """The three columns of a problem. The text is ASCII, because messages may quote file names that are not Unicode."""
     if problem is None:
         return None, None, None
     return json.dumps([problem.code, problem.message, problem.turn]), problem.at, problem.build

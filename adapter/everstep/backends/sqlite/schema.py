@@ -61,6 +61,23 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         """CREATE TABLE workers (
             worker TEXT NOT NULL PRIMARY KEY, alive_until INTEGER NOT NULL, lock_file TEXT) WITHOUT ROWID""",
     ),
+    # Version 2: hooks, children, cancelling, pausing, attributes that change, published values.
+    (
+        "ALTER TABLE runs ADD COLUMN reason TEXT",
+        "ALTER TABLE runs ADD COLUMN parent TEXT",
+        "ALTER TABLE runs ADD COLUMN paused_at INTEGER",
+        "ALTER TABLE runs ADD COLUMN seed_id TEXT",
+        "ALTER TABLE runs ADD COLUMN attributes_turn INTEGER NOT NULL DEFAULT -1",
+        """CREATE TABLE hooks (
+            token TEXT NOT NULL PRIMARY KEY, run_id TEXT NOT NULL, op INTEGER NOT NULL, root_id TEXT NOT NULL,
+            workflow TEXT NOT NULL, opened_at INTEGER NOT NULL, kind TEXT NOT NULL, webhook INTEGER NOT NULL,
+            metadata BLOB, answer BLOB) WITHOUT ROWID""",
+        """CREATE TABLE step_cancels (
+            run_id TEXT NOT NULL, op INTEGER NOT NULL, PRIMARY KEY (run_id, op)) WITHOUT ROWID""",
+        """CREATE TABLE published (
+            run_id TEXT NOT NULL, name TEXT NOT NULL, turn INTEGER NOT NULL, value BLOB NOT NULL,
+            PRIMARY KEY (run_id, name)) WITHOUT ROWID""",
+    ),
 )
 """What to run for each version; a file of version *n* has seen the first *n*. Released entries never change."""
 

@@ -1,4 +1,4 @@
-"""Failed attempts and claims in SQLite."""
+"""What is known of steps beside their outcomes, in SQLite."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ _FAILED: Final = (
     "ORDER BY op, attempt"
 )
 _CLAIM: Final = "INSERT INTO claims (run_id, op, attempt) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+_REQUEST_CANCEL: Final = "INSERT INTO step_cancels (run_id, op) VALUES (?, ?) ON CONFLICT DO NOTHING"
+_CANCEL_REQUESTED: Final = "SELECT 1 FROM step_cancels WHERE run_id = ? AND op = ?"
 
 
 @final
@@ -52,3 +54,9 @@ class SqliteStepLog:
             )
             for op, attempt, started_at, ended_at, error, retry_at in self._database.rows(_FAILED, (run_id,))
         ]
+
+    def request_cancel(self, run_id: str, op: int) -> None:
+        self._database.write(_REQUEST_CANCEL, (run_id, op))
+
+    def cancel_requested(self, run_id: str, op: int) -> bool:
+        return bool(self._database.rows(_CANCEL_REQUESTED, (run_id, op)))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from everstep.core.run import Closed, Parked, RunStatus, Started, Unparked
+from everstep.core.run import Closed, Parked, Paused, RunStatus, Started, Unparked, Unpaused
 from everstep.errors import ConfigurationError
 from everstep.ports import Backend, RunQuery
 from everstep.testing.contracts.samples import NOW, Contract, problem, run_id, run_record, turn
@@ -50,9 +50,9 @@ class InspectorContract(Contract):
         assert _list(backend, workflow="workflow") == []
 
     def test_by_status_as_shown(self, backend: Backend) -> None:
-        for number in range(10):
+        for number in range(12):
             backend.runs.create(run_record(number))
-        for number in range(2, 10):
+        for number in range(2, 11):
             backend.runs.append(run_id(number), turn())
             backend.runs.mark(run_id(number), Started(at=NOW))
         for number, status in enumerate(("completed", "failed", "cancelled", "continued"), 4):
@@ -61,10 +61,14 @@ class InspectorContract(Contract):
         backend.runs.mark(run_id(1), Parked(problem=problem()))
         backend.runs.mark(run_id(9), Parked(problem=problem()))
         backend.runs.mark(run_id(9), Unparked())
+        for number in (8, 9, 10, 11):
+            backend.runs.mark(run_id(number), Paused(at=NOW))
+        backend.runs.mark(run_id(9), Unpaused())
         assert {status.value: _list(backend, status=status) for status in RunStatus} == {
             "pending": [0],
             "running": [9, 3, 2],
             "parked": [8, 1],
+            "paused": [11, 10],
             "completed": [4],
             "failed": [5],
             "cancelled": [6],
