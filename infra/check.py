@@ -38,7 +38,9 @@ USES: Final[Mapping[str, tuple[str, ...]]] = {
     "WorkerFunction": (
         *("runs.create", "runs.load", "runs.append", "runs.mark"),
         *("inbox.deposit", "inbox.remove", "inbox.raise_flag", "inbox.lower_flag"),
-        *("steps.record", "steps.claim", "steps.failed_attempts"),
+        *("hooks.claim", "hooks.find", "hooks.release"),
+        *("steps.record", "steps.claim", "steps.failed_attempts", "steps.request_cancel", "steps.cancel_requested"),
+        *("inspector.get_run", "inspector.published"),  # the latter for steps that ask other runs
         *("queue.send", "queue.discard", "queue.defer", "queue.read_body"),
     ),
     "ApiFunction": ("runs.create", "runs.load", "queue.send", "inspector.get_run"),

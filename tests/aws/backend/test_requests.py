@@ -91,7 +91,7 @@ def test_a_list_key_does_not_change_when_a_run_closes_or_starts(opened: tuple[Ba
     backend.runs.mark(RUN, CLOSED)
     [(_, given)] = wire.parameters
     changed = set(given["ExpressionAttributeNames"].values())
-    assert changed == {"status", "completed", "result", "problem", "parked_pk", "parked_sk"}
+    assert changed == {"status", "completed", "result", "problem", "parked_pk", "parked_sk", "paused"}
 
 
 def test_a_load_of_several_pages(opened: tuple[Backend, Wire]) -> None:

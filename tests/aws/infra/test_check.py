@@ -140,7 +140,8 @@ def test_a_method_that_is_not_there_is_an_error(backend):
 
 
 def test_what_a_message_leads_to_is_listed_for_the_worker():
-    used = backend_uses(ROOT, "runtime/advance.py", "runtime/handle.py", "runtime/execute.py")
+    modules = ("advance", "deliver", "execute", "handle", "requests")
+    used = backend_uses(ROOT, *(f"runtime/{module}.py" for module in modules))
     assert used <= set(check.USES["WorkerFunction"])
 
 
