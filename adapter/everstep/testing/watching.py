@@ -54,6 +54,6 @@ def watched(backend: Backend, hook: Hook) -> Backend:
             hook("before", "unit.commit", (), None)
         hook("after", "unit.commit", (), None)
 
-    names = ("runs", "inbox", "hooks", "steps", "queue", "source", "inspector")
+    names = ("runs", "inbox", "hooks", "steps", "streams", "queue", "source", "inspector")
     ports: dict[str, Any] = {name: _Port(name, getattr(backend, name), hook) for name in names}
     return Backend(**ports, unit=unit, close=backend.close)
