@@ -61,13 +61,14 @@ class DevServer:
                 )
                 for each in warnings:
                     log.say("warning", f"warning: {one_line(each)}")
-                with _answering(_api(app, connection), server, worker, log):
+                stopping = threading.Event()
+                with _answering(_api(app, connection, stopping), server, stopping, worker, log):
                     return serve(connection, worker, log)
         finally:
             self.console.detach()
 
 
-def _api(app: Workflows, connection: Connection) -> Any:
+def _api(app: Workflows, connection: Connection, stopping: threading.Event) -> Any:
     from everstep.web.api import create_api
 
     settings = read_settings({**os.environ, "EVERSTEP_BACKEND": "sqlite"})
@@ -81,11 +82,14 @@ def _api(app: Workflows, connection: Connection) -> Any:
         open_hooks=settings.api_open_hooks,
         origins=settings.api_origins,
         live=True,
+        stopping=stopping.is_set,
     )
 
 
 @contextmanager
-def _answering(api: Any, server: socket.socket, worker: Worker, log: WorkerLog) -> Iterator[None]:
+def _answering(
+    api: Any, server: socket.socket, stopping: threading.Event, worker: Worker, log: WorkerLog
+) -> Iterator[None]:
     """Answer requests in a thread of their own, on a loop of their own: a step that blocks does not keep them waiting.
 
     When that ends by itself, so does the worker.
@@ -121,6 +125,7 @@ def _answering(api: Any, server: socket.socket, worker: Worker, log: WorkerLog) 
     try:
         yield
     finally:
+        stopping.set()
         serving.should_exit = True
         thread.join(2 * GRACE_SECONDS)
         logger.removeHandler(requests)

@@ -29,7 +29,7 @@ from starlette.types import Scope
 from everstep.app import Workflows
 from everstep.errors import EverstepError
 from everstep.runtime.connection import Connection
-from everstep.web import control, history, hooks, pages, runs, service, webhooks
+from everstep.web import control, history, hooks, pages, runs, service, streams, webhooks
 from everstep.web.access import AccessLog
 from everstep.web.auth import BearerAuth
 from everstep.web.bodies import MAX_BODY_BYTES
@@ -56,6 +56,7 @@ def create_api(
     origins: Sequence[str] = (),
     live: bool = False,
     hold: float = HOLD_SECONDS,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> FastAPI:
     """The ASGI app.
 
@@ -68,6 +69,7 @@ def create_api(
         origins: whose pages may use the API from a browser.
         live: whether an answer reaches its reader while it is written; behind Lambda none does.
         hold: seconds that a caller is held at most, who waits for something.
+        stopping: whether the server is about to stop, so that nobody is to be held any longer.
     """
     served = Served(
         app=app,
@@ -78,6 +80,7 @@ def create_api(
         open_hooks=open_hooks,
         live=live,
         hold=hold,
+        stopping=stopping,
     )
     api = FastAPI(
         title="Everstep",
@@ -88,7 +91,7 @@ def create_api(
         generate_unique_id_function=lambda route: route.name,
     )
     api.state.max_body = max_body
-    for each in (runs, control, history, hooks, webhooks, service):
+    for each in (runs, control, history, hooks, webhooks, streams, service):
         api.include_router(each.routes(served))
     api.include_router(pages.routes(lambda: describe(api, open_hooks=open_hooks)))
     api.router.routes.append(webhooks.any_method(served))

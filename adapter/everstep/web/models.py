@@ -252,6 +252,21 @@ class Resumed(BaseModel):
     resume_id: str = Field(description="Of several payloads with the same one the run sees the first.")
 
 
+class StreamList(BaseModel):
+    """The streams that a run's steps have written to."""
+
+    run_id: RunId
+    streams: list[str]
+
+
+class StreamInfo(BaseModel):
+    """How a stream stands."""
+
+    name: str
+    tail_index: int = Field(description="The index of the last chunk; -1 when there is none.")
+    closed: bool = Field(description="Nothing more will come: it was closed, or its run has ended.")
+
+
 # --- the service -------------------------------------------------------------------------------------
 
 

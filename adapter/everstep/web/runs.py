@@ -22,7 +22,7 @@ from everstep.runtime.connection import at_rest
 from everstep.web import models
 from everstep.web.bodies import BODY_PROBLEMS, JsonBody
 from everstep.web.problems import problems, refusing
-from everstep.web.serving import RunId, Served, Wait, until
+from everstep.web.serving import RunId, Served, Wait
 from everstep.web.shapes import outcome_json, run_of, value_of
 
 Key = Annotated[
@@ -116,7 +116,7 @@ def routes(served: Served) -> APIRouter:
     async def get_result(run_id: RunId, wait: Wait = 0) -> Response:
         """Answers when the run has ended or is parked, or the time is up. A run that went on as another: the newest."""
         run = await run_in_threadpool(served.run, run_id)
-        async for _ in until(min(wait, served.hold)):
+        async for _ in served.moments(min(wait, served.hold)):
             run = await run_in_threadpool(served.run, run_id)
             if at_rest(run):
                 break

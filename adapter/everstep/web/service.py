@@ -16,7 +16,7 @@ from everstep.runtime.probe import probe_handled, send_probe
 from everstep.web import models
 from everstep.web.problems import problems
 from everstep.web.schemas import call_schemas
-from everstep.web.serving import Served, Wait, until
+from everstep.web.serving import Served, Wait
 
 
 def routes(served: Served) -> APIRouter:
@@ -40,7 +40,7 @@ def routes(served: Served) -> APIRouter:
         workflow = next(iter(served.app.workflows), "")
         probe = await run_in_threadpool(send_probe, backend, clock, connection.entropy, workflow)
         connection.sent()
-        async for passed in until(min(wait, served.hold)):
+        async for passed in served.moments(min(wait, served.hold)):
             if await run_in_threadpool(probe_handled, backend, clock, probe):
                 return models.QueueHealth(seconds=round(passed, 3))
         raise HTTPException(504, f"No worker has handled a message within {min(wait, served.hold):g} s.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Annotated, Final, TypeAlias
 
@@ -34,6 +34,7 @@ class Served:
         live: whether an answer reaches its reader while it is written. If not, readers of streams are answered with
             what there is, and come back.
         hold: seconds that a caller is held at most.
+        stopping: whether the server is about to stop, so that nobody is to be held any longer.
     """
 
     app: Workflows
@@ -44,6 +45,7 @@ class Served:
     open_hooks: bool
     live: bool
     hold: float
+    stopping: Callable[[], bool]
 
     def run(self, run_id: str, *, follow: bool = True) -> RunRecord:
         """The run; where it went on as another and `follow` is given, the newest of the chain."""
@@ -54,18 +56,17 @@ class Served:
                 return found
         raise WorkflowRunNotFoundError(run_id[:100])
 
+    async def moments(self, seconds: float) -> AsyncIterator[float]:
+        """Moments to look at something: now, then after growing intervals, the last one when the time is up.
 
-async def until(seconds: float) -> AsyncIterator[float]:
-    """Moments to look at something: now, then after growing intervals, the last one when the time is up.
-
-    Each is given as the seconds that have passed.
-    """
-    loop = asyncio.get_running_loop()
-    begun, pause = loop.time(), FIRST_POLL_SECONDS
-    while True:
-        passed = loop.time() - begun
-        yield passed
-        if passed >= seconds:
-            return
-        await asyncio.sleep(min(pause, max(0.0, begun + seconds - loop.time())))
-        pause = min(pause * 1.5, LAST_POLL_SECONDS)
+        Each is given as the seconds that have passed. When the server stops, there are no more.
+        """
+        loop = asyncio.get_running_loop()
+        begun, pause = loop.time(), FIRST_POLL_SECONDS
+        while True:
+            passed = loop.time() - begun
+            yield passed
+            if passed >= seconds or self.stopping():
+                return
+            await asyncio.sleep(min(pause, max(0.0, begun + seconds - loop.time())))
+            pause = min(pause * 1.5, LAST_POLL_SECONDS)

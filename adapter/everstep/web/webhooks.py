@@ -22,11 +22,12 @@ from everstep.errors import HookNotFoundError
 from everstep.ports import HookClaim
 from everstep.web.bodies import read_body
 from everstep.web.problems import described, problem, problems
-from everstep.web.serving import Served, until
+from everstep.web.serving import Served
 from everstep.webhooks import (
     REQUEST_CODEC,
     RESPONSE_CODEC,
     WEBHOOK_PATH,
+    Answer,
     WebhookRequest,
     WebhookResponse,
 )
@@ -120,8 +121,13 @@ def _deposit(served: Served, token: str, asked: WebhookRequest) -> None:
 
 async def _wait(served: Served, request: Request, asked: WebhookRequest) -> Response:
     """Hold the caller until a step answers."""
-    looked = 0.0
-    async for passed in until(served.hold):
+    answer, looked = Answer(served.connection, asked), 0.0
+    async for passed in served.moments(served.hold):
+        found = await run_in_threadpool(answer.look)
+        if found is not None:
+            return _response(served, request, found)
+        if answer.over:
+            return problem(504, "The workflow has ended without an answer.")
         if passed - looked > _GONE:
             looked = passed
             if await request.is_disconnected():
