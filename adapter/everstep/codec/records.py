@@ -148,7 +148,7 @@ def _newer_fields(run: RunRecord) -> Row:
     return [] if row == _NO_NEWER_FIELDS else row
 
 
-_NO_NEWER_FIELDS: Final = [None, None, None, None, -1]
+_NO_NEWER_FIELDS: Final[Row] = [None, None, None, None, -1]
 
 
 def _problem_row(problem: Problem) -> Row:
