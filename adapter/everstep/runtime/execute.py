@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 import zlib
 from collections.abc import Callable, Coroutine
@@ -238,7 +239,9 @@ async def run_attempt(
         if task is not None and task.cancelling():
             raise
         raised = cancelled
-    except (Exception, SystemExit, BaseExceptionGroup) as error:
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # also what is no Exception, as panics of extension modules: the worker goes on
         raised = error
     else:
         try:
@@ -251,7 +254,8 @@ async def run_attempt(
 async def _call(step: StepProgram, args: list[Any], kwargs: dict[str, Any], threads: Threads) -> Any:
     if step.asynchronous:
         return await step.func(*args, **kwargs)
-    return await threads.run(step.func, args, kwargs)
+    value = await threads.run(step.func, args, kwargs)
+    return await value if inspect.iscoroutine(value) else value  # as a decorator makes a 'def' of an 'async def'
 
 
 async def _told(engine: Engine, step: StepProgram, message: ExecuteStep, attempt: Coroutine[Any, Any, Any]) -> Any:
