@@ -118,6 +118,20 @@ def test_the_same_key_gives_the_same_run(env, double, app):
         assert start_sync(double.with_options(idempotency_key="order-2"), 3).run_id != handle.run_id
 
 
+def test_the_same_input_in_another_order_is_the_same(app, env):
+    @app.workflow
+    async def body(order):
+        return order
+
+    keyed = body.with_options(idempotency_key="order-1")
+    with env:
+        handle = start_sync(keyed, {"id": 1, "lines": [{"a": 1, "b": (2,)}]})
+        assert start_sync(keyed, {"lines": [{"b": (2,), "a": 1}], "id": 1}).run_id == handle.run_id
+        for other in ({"id": 1, "lines": [{"a": 1, "b": [2]}]}, {"id": True, "lines": [{"a": 1, "b": (2,)}]}):
+            with pytest.raises(IdempotencyConflictError, match="another input"):
+                start_sync(keyed, other)
+
+
 @pytest.mark.parametrize("key", ["", "x" * 257])
 def test_keys_have_a_length(double, key):
     with pytest.raises(ValueError, match="an idempotency key has 1 to 256 characters"):
