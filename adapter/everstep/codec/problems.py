@@ -57,6 +57,9 @@ def outbound_error(
         )
     if isinstance(error, PydanticSerializationError):
         unexpected = explain_unexpected(error)
+        found = None if unexpected is None or members is None else _why_not(schema, members)
+        if found is not None:
+            return TypeValidationError(explain(found, what))
         if unexpected is not None:
             return TypeValidationError(f"{subject} does not fit its annotation: {unexpected}{note}")
         return SerializationError(
@@ -107,6 +110,13 @@ def _culprit(schema: Schema, members: Mapping[str, Any]) -> str | None:
         except Exception:
             return name
     return None
+
+
+def _why_not(schema: Schema, members: Mapping[str, Any]) -> ValidationError | None:
+    try:
+        return schema.why_not(schema.check(members))
+    except Exception:
+        return None
 
 
 def explain(error: ValidationError, what: str, noun: str = "parameter") -> str:
