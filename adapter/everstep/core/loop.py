@@ -76,7 +76,9 @@ def _gathering_hash(future: asyncio.Future[Any]) -> int:
     return number
 
 
-tasks._GatheringFuture.__hash__ = _gathering_hash  # type: ignore[attr-defined]
+_gathering: Any = getattr(tasks, "_GatheringFuture", None)
+if _gathering is not None:
+    _gathering.__hash__ = _gathering_hash
 
 
 class WorkflowTimer(asyncio.TimerHandle):
