@@ -21,7 +21,8 @@ from everstep import (
     Workflows,
     sleep,
 )
-from everstep.runtime.advance import Arrival, advance
+from everstep.runtime.advance import advance
+from everstep.runtime.decision import Arrival
 from everstep.testing import History, replay
 
 
