@@ -40,13 +40,19 @@ class HookEvent(Generic[T_co]):
     """An open hook in a workflow body.
 
     ``await`` gives the next payload, ``async for`` all of them until it is disposed, in the order in which they came,
-    also those that came before the body asked. ``async with`` disposes of it at the end of the block. A hook that is
-    still open when the run ends is disposed then.
+    also those that came before the body asked. ``async with`` disposes of it at the end of the block; what has come by
+    then and was not asked for is dropped. A hook that is still open when the run ends is disposed then.
+
+    Awaiting it is a `HookConflictError` when its token belongs to another open hook, and a `HookDisposedError` when it
+    was disposed.
     """
 
     def __init__(self, hook: Hook, metadata: Any = None) -> None:
         self._hook = hook
         self.metadata = metadata
+
+    def __hash__(self) -> int:
+        return hash(self._hook)
 
     @property
     def token(self) -> str:
@@ -66,11 +72,17 @@ class HookEvent(Generic[T_co]):
             raise StopAsyncIteration from None
 
     async def get_conflict(self) -> str | None:
-        """The id of the run that has the token; None when this run has it, and then payloads can come."""
+        """The id of the run that has the token; None when it is this hook's, and then payloads can come.
+
+        The answer comes with the next turn. It is this run's own id where another hook of the run has the token.
+        """
         return await self._hook.conflict()
 
     def dispose(self) -> None:
-        """Take nothing any more. The token is free again, also for this run."""
+        """Take nothing any more, not even what has come and was not asked for. The token is free again.
+
+        It may be done twice. Whoever waits for the hook gets a `HookDisposedError`; an ``async for`` ends.
+        """
         self._hook.dispose()
 
     async def __aenter__(self) -> Self:

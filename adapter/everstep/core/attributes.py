@@ -15,6 +15,19 @@ RESERVED: Final = "$"
 """Keys that begin with it belong to Everstep."""
 
 
+def changed(attributes: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
+    """The attributes after a change; None removes one."""
+    after = {**attributes, **{key: value for key, value in changes.items() if value is not None}}
+    return {key: value for key, value in after.items() if changes.get(key, "") is not None}
+
+
+def check_number(attributes: Mapping[str, str]) -> None:
+    """`AttributeValidationError` where there are too many; ours do not count."""
+    number = sum(not key.startswith(RESERVED) for key in attributes)
+    if number > MAX_ATTRIBUTES:
+        raise AttributeValidationError(f"a run has at most {MAX_ATTRIBUTES} attributes, and these would make {number}")
+
+
 def check_changes(changes: Mapping[str, str | None]) -> dict[str, str | None]:
     """Changes of attributes, None for one that is removed, as a dict of their own; or `AttributeValidationError`."""
     if not isinstance(changes, Mapping):

@@ -64,11 +64,17 @@ class HookConflicted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HookReceived:
-    """A payload came for a hook. ``key`` is the sender's: the same one counts once."""
+    """A payload came for a hook. ``key`` is the sender's: the same one counts once.
+
+    Attributes:
+        nonce: unique to the call that sent it, so that one sent again, after the first was consumed, is told from the
+            first.
+    """
 
     op: int
     key: str
     payload: bytes
+    nonce: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +104,10 @@ class ChildCancelled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelRequested:
-    """Somebody wants the run to end: its body is cancelled, and may clean up."""
+    """Somebody wants the run to end: its body is cancelled, and may clean up. ``nonce`` as of `HookReceived`."""
 
     reason: str | None
+    nonce: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,8 +52,11 @@ def request(backend: Backend, clock: Clock, run_id: str, event: Request) -> RunR
     return run
 
 
-def resume_hook(backend: Backend, clock: Clock, token: str, payload: bytes, resume_id: str) -> HookClaim:
+def resume_hook(backend: Backend, clock: Clock, token: str, payload: bytes, *, resume_id: str, nonce: str) -> HookClaim:
     """Send a payload to whoever waits under this token; the hook. The same `resume_id` counts once.
+
+    Args:
+        nonce: unique to this call.
 
     Raises:
         HookNotFoundError: nobody does.
@@ -64,7 +67,7 @@ def resume_hook(backend: Backend, clock: Clock, token: str, payload: bytes, resu
         hook = backend.hooks.find(token)
         if hook is None:
             raise HookNotFoundError(token)
-        event = HookReceived(op=hook.op, key=resume_id, payload=payload)
+        event = HookReceived(op=hook.op, key=resume_id, payload=payload, nonce=nonce)
         _deposit(backend, clock.now(), hook.run_id, hook.root_id, hook.workflow, event)
     return hook
 
