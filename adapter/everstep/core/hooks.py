@@ -70,6 +70,8 @@ class Hook:
     async def conflict(self) -> str | None:
         """The run that has the token; None when it is this one."""
         if not self.confirmed and self.holder is None:
+            if self.closed:
+                raise HookDisposedError(self.token)
             waiter = self._run.loop.create_future()
             if not self._asking:
                 self._run.confirm_hook(self)
@@ -84,6 +86,9 @@ class Hook:
         self.closed = True
         self._run.close_hook(self)
         self._wake_all()
+        for waiter in self._asking:
+            if not waiter.done():
+                waiter.set_exception(HookDisposedError(self.token))
 
     # --- what arrives ----------------------------------------------------------------------------
 

@@ -146,6 +146,7 @@ class Replay:
         self._hooks: dict[int, Hook] = {}
         self._unconfirmed: set[int] = set()
         self._children: dict[int, ChildCall[Any]] = {}
+        self._detached: dict[int, _Detached] = {}
         self._due: list[tuple[Micros, int]] = []
         self._asked_in: dict[int, int] = {}
         self._consumed_in: dict[int, int] = {}
@@ -586,7 +587,9 @@ class Replay:
                 self._children[op] = asked
                 return self._start_child(op, asked, awaited=True)
             case _Detached():
-                return self._effect(self._start_child(self._operation(), asked, awaited=False))
+                op = self._operation()
+                self._detached[op] = asked
+                return self._effect(self._start_child(op, asked, awaited=False))
             case _Confirmation(hook=hook):
                 op = hook.op
                 if op not in self._hooks:
@@ -682,9 +685,9 @@ class Replay:
             case StartTimer(), StartTimer():
                 return (recorded.op, recorded.due) == (asked.op, asked.due)
             case StartChild(), StartChild():
+                child = self._children.get(asked.op) or self._detached[asked.op]
                 return recorded == replace(asked, input=recorded.input, digest=recorded.digest) and (
-                    recorded.digest == asked.digest
-                    or self._children[asked.op].codec.same_call(recorded.input, asked.input)
+                    recorded.digest == asked.digest or child.codec.same_call(recorded.input, asked.input)
                 )
             case FailRun(), FailRun():
                 return True  # tracebacks name lines, which move

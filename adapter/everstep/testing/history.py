@@ -78,7 +78,8 @@ def replay(app: Workflows, history: History) -> Any:
     program = app.workflows.get(history.run.workflow)
     if program is None:
         raise WorkflowNotRegisteredError(f"workflow {history.run.workflow!r} is not registered with this app")
-    info = RunInfo(run_id=history.run.run_id, workflow=history.run.workflow, input=history.run.input)
+    run = history.run
+    info = RunInfo(run_id=run.run_id, workflow=run.workflow, input=run.input, seed=run.seed_id)
     instance = Replay(program, info)
     try:
         instance.apply(*history.turns)
