@@ -93,7 +93,10 @@ def decide(engine: Engine, arrival: Arrival, slots: Slots | None = None) -> Deci
     live = engine.live.take(arrival.run_id)
     inbox: Sequence[InboxEntry] = ()
     # A warm instance may be behind the history. What it accepts, the append judges; before it refuses something, look.
-    behind = live is not None and not all(live.replay.wants(event) for event in arrival.events)
+    # What was asked of a run before its time is in the inbox, and its start message does not say so.
+    behind = live is not None and (
+        not live.replay.begun or not all(live.replay.wants(event) for event in arrival.events)
+    )
     if live is None or behind or arrival.read_inbox or arrival.recover:
         first_turn = 0 if live is None else live.replay.turns
         try:
