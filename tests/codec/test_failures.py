@@ -141,6 +141,7 @@ def everstep_errors() -> list[BaseException]:
         errors.WorkflowRunParkedError: errors.WorkflowRunParkedError("r", "why"),
         errors.HookConflictError: errors.HookConflictError("t", "r"),
         errors.HookDisposedError: errors.HookDisposedError("t"),
+        errors.StreamClosedError: errors.StreamClosedError("r", "main"),
         errors.HookNotFoundError: errors.HookNotFoundError("t"),
         errors.StepNotRegisteredError: errors.StepNotRegisteredError("s"),
         errors.RetryableError: errors.RetryableError("m", retry_after=timedelta(seconds=3)),

@@ -41,7 +41,7 @@ def test_what_is_asked_of_a_run_before_its_time_comes_before_what_it_does_then(a
     asyncio.run(run.wake_up())
     env.run_until_idle()
     turns = env.history(run).turns
-    assert [type(event) for event in turns[0].events] == [RunStarted, WakeUpRequested]
+    assert [type(event) for event in turns[0].events] == [WakeUpRequested, RunStarted]
     assert turns[-1].at - turns[0].at == 3600 * 1_000_000
 
 
