@@ -80,6 +80,19 @@ def test_a_hash_seed_that_is_not_fixed(template):
     assert len([each for each in check.check_environment(template, ROOT) if "PYTHONHASHSEED" in each]) == 3
 
 
+def test_parameters_that_make_no_version_and_one_that_changes_nothing(template):
+    template.sections["Globals"]["Function"]["Tags"] = {"x": {"Fn::If": ["HasAlarmTopic", 1, {"Ref": "BatchSize"}]}}
+    worker, api = (template.resources[name]["Properties"] for name in ("WorkerFunction", "ApiFunction"))
+    worker["VersionDescription"] = {"Fn::Sub": worker["VersionDescription"]["Fn::Sub"].replace("${WorkerMemory}", "")}
+    api["VersionDescription"] = {"Fn::Sub": api["VersionDescription"]["Fn::Sub"] + "${MaxReceives}"}
+    found = list(check.check_versions(template))
+    assert [each for each in found if each.startswith("WorkerFunction")] == [
+        f"WorkerFunction: a new value of {name} makes no new version: name it in VersionDescription"
+        for name in ("AlarmTopicArn", "BatchSize", "WorkerMemory")
+    ]
+    assert "ApiFunction: VersionDescription names MaxReceives, which does not change the function" in found
+
+
 def test_queues_that_lose_or_repeat_messages(template):
     template.sections["Mappings"]["Visibility"]["900"]["Seconds"] = 900
     template.resources["DeadLetterQueue"]["Properties"]["VisibilityTimeout"] = 60
