@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from infra import check
 from infra.calls import BackendSource, backend_uses
 from infra.template import Template, load_template
+from tests.aws.e2e import operators
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -168,3 +170,29 @@ def test_what_is_listed_is_used_somewhere(backend):
     """Except for what the assembly calls on the queue by itself."""
     used = backend_uses(ROOT, "runtime", "serverless", "web") | {"queue.defer", "queue.read_body"}
     assert {use for uses in check.USES.values() for use in uses} <= used
+
+
+# --- people ----------------------------------------------------------------------------------------
+
+
+def iam_names(operations):
+    return {check.ACTIONS.get(each, each) for each in operations}
+
+
+@pytest.mark.parametrize(
+    ("row", "modules"),
+    [("`inspect`", ("cli/inspect.py", "cli/runids.py")), ("`start`, `resume`", ("runtime/start.py", "cli/wait.py"))],
+)
+def test_the_page_says_what_a_command_needs(backend, row, modules):
+    needed = iam_names(operation for use in backend_uses(ROOT, *modules) for operation in backend.operations(use))
+    if "scheduler:CreateSchedule" in needed:
+        needed.add("iam:PassRole")
+    assert set(operators.actions(row)) == needed
+
+
+def test_the_page_says_what_deploy_check_needs():
+    source = (ROOT / "adapter" / "everstep" / "cli" / "checks.py").read_text()
+    called = re.findall(r'cloud\.call\(\s*"(\w+)", "(\w+)"', source)
+    renamed = {"s3:HeadBucket": "s3:ListBucket", "lambda:Invoke": "lambda:InvokeFunction"}
+    names = {f"{service}:{operation}" for service, operation in called} - {"sts:GetCallerIdentity"}  # everybody may
+    assert set(operators.actions("`deploy-check`")) == {renamed.get(name, name) for name in names}
