@@ -27,6 +27,7 @@ from everstep import (
     resume_hook_sync,
     sleep,
 )
+from everstep.backends.memory import open_memory
 from everstep.core.history import (
     CloseHook,
     ConfirmHook,
@@ -35,7 +36,9 @@ from everstep.core.history import (
     HookReceived,
     OpenHook,
 )
+from everstep.runtime.handle import handle
 from everstep.testing import WorkflowEnvironment, replay
+from everstep.testing.watching import watched
 from tests.model.conftest import do
 
 DAY = 86_400
@@ -763,31 +766,43 @@ def test_the_same_resume_id_counts_once(app, env, consumed):
     assert len(events(env, run, HookReceived)) == 2
 
 
-def test_sending_the_same_again_does_not_repeat_what_follows(app, env):
-    """The first has been consumed and asked for a step. A second one, an hour later, must not ask for it again."""
-    begun = []
+def test_sending_the_same_again_does_not_repeat_what_follows(app, environment):
+    """The first has been consumed, and a step is under way. A second one, an hour later, does not ask for it again."""
+    sent = []
+
+    def see(moment, call, args, _value):
+        if (moment, call) == ("before", "queue.send"):
+            sent.extend(outgoing.message_id for outgoing in args[0])
 
     @app.step
     async def work() -> str:
-        begun.append(env.clock.now())
-        if len(begun) == 1:
-            env.clock.advance(3_600_000_000)
-            await resume_hook("t", 1, resume_id="once")
+        env.clock.advance(3_600_000_000)
+        await resume_hook("t", 1, resume_id="once")
+        await resume_hook("other")
+        await asyncio.to_thread(advance)
         return "worked"
+
+    def advance():
+        """Another worker handles what is due; it has never seen the run."""
+        other = env.connection.engine(app)
+        source = env.connection.backend.source
+        source.register("other", until=1 << 62)
+        for delivery in source.receive("other", limit=10, now=env.clock.now()):
+            handle(other, delivery.message, None, root_id=delivery.root_id)
+            source.acknowledge([delivery.message_id])
 
     @app.workflow
     async def body() -> list[object]:
-        hook = create_hook(token="t")
-        return [await hook, await work(), await create_hook(token="end")]
+        hook, other = create_hook(token="t"), create_hook(token="other")
+        first = await hook
+        return [first, *await asyncio.gather(work(), other)]
 
-    run = env.start(body)
-    env.wait_for_hook(run)
-    resume_hook_sync("t", 1, resume_id="once")
-    env.wait_for_hook(run, token="end")
-    env.run_until_idle()
-    assert len(begun) == 1
-    resume_hook_sync("end", 2)
-    assert run.wait() == [1, "worked", 2]
+    with environment(app, backend=watched(open_memory(atomic_units=False), see)) as env:
+        run = env.start(body)
+        env.wait_for_hook(run)
+        resume_hook_sync("t", 1, resume_id="once")
+        assert run.wait() == [1, "worked", None]
+    assert len([each for each in sent if each.startswith("step/")]) == 1
 
 
 @pytest.mark.parametrize("resume_id", ["", "x" * 257, "two\nlines"])
