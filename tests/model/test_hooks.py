@@ -227,7 +227,7 @@ def test_async_for_takes_them_in_order_until_the_hook_is_disposed(app, env):
 
 def test_async_with_disposes(app, env):
     @app.workflow
-    async def body() -> list[object]:
+    async def body() -> list[str]:
         seen = []
         for _ in range(3):
             async with Approval.wait(token="again") as approval:
@@ -346,7 +346,7 @@ def test_a_payload_that_came_before_the_deadline_counts(app, env):
 def test_waiting_again_after_a_deadline(app, env):
     @app.workflow
     async def body() -> list[str]:
-        log = []
+        log: list[str] = []
         async with create_hook(token="t") as hook:
             while len(log) < 3:
                 try:

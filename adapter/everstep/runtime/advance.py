@@ -47,6 +47,7 @@ from everstep.runtime.dispatch import (
     after_the_end,
     ask_again,
     ask_timers_again,
+    attempt_after,
     dispatch,
     finish,
     mark_paused,
@@ -164,6 +165,8 @@ def record(engine: Engine, decision: Decision) -> bool:
         backend.queue.discard(decision.discarded)
     for op in decision.cancelled:
         backend.steps.request_cancel(run_id, op)
+    if decision.cancelled and decision.live is not None:
+        _hurry(engine, decision, decision.live.replay)
     for report in decision.reports:
         deliver(engine, report.run_id, decision.run.root_id, report.workflow, report.event)
         decision.woke = True
@@ -174,6 +177,19 @@ def record(engine: Engine, decision: Decision) -> bool:
     if decision.consumed:
         backend.inbox.remove(run_id, decision.consumed)
     return True
+
+
+def _hurry(engine: Engine, decision: Decision, replay: Replay) -> None:
+    """Let cancelled steps that wait for their next attempt have it now, so that they end: it will not be begun."""
+    now, run = engine.clock.now(), decision.run
+    last = {failed.op: failed for failed in engine.backend.steps.failed_attempts(run.run_id)}
+    for op, call in replay.outstanding()[0]:
+        failed = last.get(op)
+        if op in decision.cancelled and failed is not None and failed.retry_at > now:
+            attempt = outgoing(attempt_after(run, op, call, failed, sole=False), now, run.root_id, run.workflow)
+            engine.backend.queue.discard([attempt.message_id])
+            engine.backend.queue.send([attempt])
+            decision.woke = True
 
 
 def _claim(engine: Engine, decision: Decision, claim: Claim) -> None:
