@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 from collections.abc import AsyncIterator, Generator
 from dataclasses import dataclass
 from datetime import datetime
@@ -266,12 +265,7 @@ def encode_payload(kind: str, payload: Any) -> bytes:
     cls = _kinds.get(kind)
     if cls is None:  # it has no class, or this process does not have it: the run will see whether it fits
         return values.encode(payload, where="the payload of a hook")
-    codec = _codec_of(cls)
-    try:
-        text = json.dumps(payload).encode()
-    except (TypeError, ValueError) as error:
-        raise TypeValidationError(f"the payload of a hook for {kind} is {kind}(…) or plain data: {error}") from error
-    return codec.encode(codec.decode(text))
+    return _codec_of(cls).encode_json(payload)
 
 
 def refuse_body(call: str) -> None:

@@ -18,6 +18,7 @@ from everstep.testing.contracts import (
     MessageSourceContract,
     RunStoreContract,
     StepLogContract,
+    StreamStoreContract,
     UnitContract,
 )
 
@@ -50,6 +51,9 @@ class TestInbox(OnEveryBackend, InboxContract): ...
 
 
 class TestStepLog(OnEveryBackend, StepLogContract): ...
+
+
+class TestStreamStore(OnEveryBackend, StreamStoreContract): ...
 
 
 class TestMessageQueue(OnEveryBackend, MessageQueueContract): ...

@@ -19,7 +19,18 @@ HEADINGS = dict(re.findall(r"^### `(\w+)(.*)`$", TEXT, flags=re.MULTILINE))
 ROWS = re.findall(r"^\| `(\w+)` \|", TEXT, flags=re.MULTILINE)
 
 FUNCTIONS = sorted(name for name in everstep.__all__ if inspect.isfunction(getattr(everstep, name)))
-CLASSES = ["Run", "Step", "StepInfo", "Workflow", "WorkflowInfo", "Workflows"]
+CLASSES = [
+    "Chunk",
+    "Reset",
+    "Run",
+    "Step",
+    "StepInfo",
+    "StreamInfo",
+    "Workflow",
+    "WorkflowInfo",
+    "Workflows",
+    "Writable",
+]
 INTERNAL = {"begin", "encode_error", "decode_error", "digest"}  # what the core sees of a workflow
 
 

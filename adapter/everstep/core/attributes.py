@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from everstep.core.limits import is_unicode
 from everstep.errors import AttributeValidationError
 
 MAX_ATTRIBUTES: Final = 64
@@ -45,12 +46,14 @@ def check_attributes(attributes: Mapping[str, str], *, allow_reserved: bool = Fa
     for key, value in attributes.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise AttributeValidationError(f"attribute {key!r}: key and value are text; got {value!r}")
+        if not is_unicode(key) or not is_unicode(value):
+            raise AttributeValidationError(f"attribute {key!r}: {value!r} is not valid Unicode (a lone surrogate)")
         if not 1 <= len(key) <= MAX_KEY_CHARACTERS:
             raise AttributeValidationError(
                 f"attribute key {key[:32]!r} has {len(key)} characters; allowed are 1 to {MAX_KEY_CHARACTERS}"
             )
         if key.startswith(RESERVED) and not allow_reserved:
             raise AttributeValidationError(f"attribute key {key!r} begins with {RESERVED!r}, which is reserved")
-        if len(value.encode("utf-8", "surrogatepass")) > MAX_VALUE_BYTES:
+        if len(value.encode()) > MAX_VALUE_BYTES:
             raise AttributeValidationError(f"the value of attribute {key!r} is longer than {MAX_VALUE_BYTES} bytes")
     return dict(attributes)

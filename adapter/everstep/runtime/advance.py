@@ -27,7 +27,7 @@ from everstep.core.history import (
     UnpauseRequested,
     event_key,
 )
-from everstep.core.messages import AdvanceRun, FireTimer, StartRun, outgoing
+from everstep.core.messages import AdvanceRun, FireTimer, Outgoing, StartRun, outgoing
 from everstep.core.recorded import last_word, outstanding
 from everstep.core.replay import Replay, RunInfo
 from everstep.core.run import Closed, Parked, Problem, RunRecord, RunStatus, Started, Unparked
@@ -94,7 +94,10 @@ def decide(engine: Engine, arrival: Arrival, slots: Slots | None = None) -> Deci
     live = engine.live.take(arrival.run_id)
     inbox: Sequence[InboxEntry] = ()
     # A warm instance may be behind the history. What it accepts, the append judges; before it refuses something, look.
-    behind = live is not None and not all(live.replay.wants(event) for event in arrival.events)
+    # What was asked of a run before its time is in the inbox, and its start message does not say so.
+    behind = live is not None and (
+        not live.replay.begun or not all(live.replay.wants(event) for event in arrival.events)
+    )
     if live is None or behind or arrival.read_inbox or arrival.recover:
         first_turn = 0 if live is None else live.replay.turns
         try:
@@ -325,14 +328,18 @@ def _decide(
     replay, run = live.replay, live.record
     now = max(engine.clock.now(), arrival.not_before, replay.loop.now)
     events, held = _to_deliver(replay, arrival, inbox)
+    begins = not replay.begun and not any(isinstance(event, CancelRequested) for event in events)
+    early = begins and now < run.start_at
+    if early and replay.turns == 0 and not held.rests:  # what waits is read when it begins
+        replay.discard()
+        return Decision(run=run, messages=[_start_of(run)]) if arrival.recover else None
     if not held.rests:
-        if not replay.begun and not any(isinstance(event, CancelRequested) for event in events):
-            if replay.turns == 0 and now < run.start_at:  # what waits is read when it begins
-                replay.discard()
-                return _begin_later(run) if arrival.recover else None
+        if begins and not early:
             events.append(RunStarted())  # after what was asked of it before
         events.extend(replay.due_timers(now))
     decision = Decision(run=run, live=live)
+    if early and arrival.recover:
+        decision.messages.append(_start_of(run))
     decision.consumed = [entry.key for entry in inbox if entry.key not in held.keys]
     decision.deposits = _entries(event for event in arrival.events if event_key(event) in held.keys)
     if run.started_at is None and replay.turns > 0:  # a crash came between the first turn and the record
@@ -375,9 +382,8 @@ def _make_turn(
     dispatch(decision, replay, turn, slots)
 
 
-def _begin_later(run: RunRecord) -> Decision:
-    start = outgoing(StartRun(run=run), run.start_at, run.root_id, run.workflow)
-    return Decision(run=run, messages=[start])
+def _start_of(run: RunRecord) -> Outgoing:
+    return outgoing(StartRun(run=run), run.start_at, run.root_id, run.workflow)
 
 
 @dataclass(frozen=True, slots=True)

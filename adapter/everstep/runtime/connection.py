@@ -26,6 +26,7 @@ from everstep.runtime.registry import Registry
 from everstep.runtime.requests import Request, check_reason, request, resume_hook
 from everstep.runtime.rerun import rerun
 from everstep.runtime.start import resume_run, start_run
+from everstep.runtime.stream_reading import ChunkPage, read_chunks
 
 FIRST_POLL_SECONDS: Final = 0.01
 LAST_POLL_SECONDS: Final = 0.25
@@ -204,6 +205,14 @@ class Connection:
 
     def close(self) -> None:
         self.backend.close()
+
+    # --- streams ---------------------------------------------------------------------------------
+
+    def read_chunks(
+        self, run_id: str, name: str, start: int = 0, limit: int = 100, *, after: str | None = None
+    ) -> ChunkPage:
+        """A page of a stream: see `runtime.stream_reading.read_chunks`."""
+        return read_chunks(self.backend, run_id, name, start=start, after=after, limit=limit)
 
 
 def at_rest(run: RunRecord) -> bool:

@@ -20,6 +20,7 @@ from everstep.testing.contracts import (
     MessageQueueContract,
     RunStoreContract,
     StepLogContract,
+    StreamStoreContract,
 )
 from everstep.testing.contracts.samples import NOW
 from tests.aws.backend.polling import PollingSource
@@ -78,6 +79,10 @@ class TestInboxOnMoto(OnMoto, InboxContract): ...
 class TestStepLogOnMoto(OnMoto, StepLogContract): ...
 
 
+class TestStreamStoreOnMoto(OnMoto, StreamStoreContract):
+    only_table = False  # its suite needs more than the table
+
+
 class TestInspectorOnMoto(OnMoto, InspectorContract): ...
 
 
@@ -93,6 +98,10 @@ class TestInboxOnMinistack(OnMinistack, InboxContract): ...
 
 
 class TestStepLogOnMinistack(OnMinistack, StepLogContract): ...
+
+
+class TestStreamStoreOnMinistack(OnMinistack, StreamStoreContract):
+    only_table = False  # its suite needs more than the table
 
 
 class TestInspectorOnMinistack(OnMinistack, InspectorContract): ...
@@ -128,3 +137,7 @@ class TestStepLogOnDynalite(OnDynalite, StepLogContract): ...
 
 
 class TestInspectorOnDynalite(OnDynalite, InspectorContract): ...
+
+
+class TestStreamStoreOnDynalite(OnDynalite, StreamStoreContract):
+    test_append_keeps_large_records = None  # type: ignore[assignment]  # there is no S3

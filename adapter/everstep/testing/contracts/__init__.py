@@ -21,6 +21,7 @@ from everstep.testing.contracts.message_queue import MessageQueueContract
 from everstep.testing.contracts.message_source import MessageSourceContract
 from everstep.testing.contracts.run_store import RunStoreContract
 from everstep.testing.contracts.step_log import StepLogContract
+from everstep.testing.contracts.stream_store import StreamStoreContract
 from everstep.testing.contracts.unit import UnitContract
 
 __all__ = [
@@ -30,5 +31,6 @@ __all__ = [
     "MessageSourceContract",
     "RunStoreContract",
     "StepLogContract",
+    "StreamStoreContract",
     "UnitContract",
 ]
