@@ -721,6 +721,20 @@ def test_pausing_and_unpausing_before_it_begins(app, env, waits):
     assert do(run.status()) == "running"
 
 
+def test_a_start_that_came_by_a_clock_that_was_ahead(app, env, waits):
+    """The message that starts it comes while it is paused; it is unpaused where it is not yet time."""
+    run = env.start(waits.with_options(start_at="1h"))
+    begin = env.clock.now()
+    do(run.pause())
+    env.run_until_idle()
+    assert env.clock.now() == begin + HOUR
+    env.clock.set(begin)
+    env.engine.live.clear()
+    do(run.unpause())
+    env.wait_for_hook(run)
+    assert env.clock.now() == begin + HOUR
+
+
 def test_pausing_and_unpausing_at_once(app, env, waits):
     run = env.start(waits)
     env.wait_for_hook(run)

@@ -45,7 +45,7 @@ def test_the_last_value_is_read(app, env):
     async def body() -> str:
         for number in range(3):
             publish("progress", Progress(number, 3))
-            publish("näme", [number])
+            publish("näme", [Progress(number, 0)], type=list[Progress])
             await create_hook(token=f"t{number}")
         return "done"
 
@@ -54,7 +54,8 @@ def test_the_last_value_is_read(app, env):
         env.wait_for_hook(run, token=f"t{number}")
         turns = len(env.history(run).turns)
         assert do(run.query("progress", type=Progress)) == Progress(number, 3)
-        assert do(run.query("näme")) == [number]
+        assert do(run.query("näme")) == [{"done": number, "of": 0}]
+        assert do(run.query("näme", type=list[Progress])) == [Progress(number, 0)]
         assert do(run.published()) == ["näme", "progress"]
         env.run_until_idle()
         assert len(env.history(run).turns) == turns

@@ -338,8 +338,6 @@ def _decide(
             events.append(RunStarted())  # after what was asked of it before
         events.extend(replay.due_timers(now))
     decision = Decision(run=run, live=live)
-    if early and arrival.recover:
-        decision.messages.append(_start_of(run))
     decision.consumed = [entry.key for entry in inbox if entry.key not in held.keys]
     decision.deposits = _entries(event for event in arrival.events if event_key(event) in held.keys)
     if run.started_at is None and replay.turns > 0:  # a crash came between the first turn and the record
@@ -353,8 +351,11 @@ def _decide(
         _make_turn(engine, decision, replay, events, now, slots)
     if replay.closing is None:
         mark_paused(decision, paused=replay.paused, at=replay.loop.now)
-        if was_paused and not replay.paused:
+        goes_on = was_paused and not replay.paused
+        if goes_on:
             ask_timers_again(decision, replay)
+        if early and (goes_on or arrival.recover):
+            decision.messages.append(_start_of(run))
         everything = arrival.recover or run.problem is not None
         ask_again(engine, decision, replay, range(replay.turns) if everything else unsure)
     if decision.empty:

@@ -388,7 +388,7 @@ def attempt_after(
 
 
 def ask_timers_again(decision: Decision, replay: Replay) -> None:
-    """Add again all timers: their messages may have come while the run was paused, by a clock that was ahead."""
+    """Add again all timers: their messages may have come while the run was paused, by a clock that is ahead."""
     run = decision.run
     for op, due in replay.outstanding()[1]:
         decision.messages.append(_to(run, FireTimer(run_id=run.run_id, op=op, due=due), due))
