@@ -805,6 +805,29 @@ def test_sending_the_same_again_does_not_repeat_what_follows(app, environment):
     assert len([each for each in sent if each.startswith("step/")]) == 1
 
 
+def test_the_same_resume_id_for_another_hook(app, env):
+    """It counts once for a token: not again where the run has opened another hook with it, but for another token."""
+
+    @app.workflow
+    async def body() -> list[object]:
+        seen = []
+        other = create_hook(token="other")
+        for _ in range(2):
+            async with create_hook(token="t") as hook:
+                seen.append(await hook)
+        return [*seen, await other]
+
+    run = env.start(body)
+    env.wait_for_hook(run, token="t")
+    resume_hook_sync("t", 1, resume_id="1")
+    env.run_until_idle()
+    resume_hook_sync("t", 1, resume_id="1")
+    env.run_until_idle()
+    resume_hook_sync("t", 2, resume_id="2")
+    resume_hook_sync("other", 3, resume_id="1")
+    assert run.wait() == [1, 2, 3]
+
+
 @pytest.mark.parametrize("resume_id", ["", "x" * 257, "two\nlines"])
 def test_resume_ids_that_cannot_be(app, env, hold, resume_id):
     env.wait_for_hook(env.start(hold, "t"))
