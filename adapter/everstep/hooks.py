@@ -234,7 +234,8 @@ async def resume_hook(hook: str | HookInfo, payload: Any = None, *, resume_id: s
     Args:
         hook: the token, or what `get_hook_by_token` found.
         payload: an object of the hook's class, or data that fits it; anything that can be stored where it has no class.
-        resume_id: of several calls with the same one the run sees the first; give it one where a call may be repeated.
+        resume_id: of several calls with the same one, for the same token, a run sees the first; give it one where a
+            call may be repeated.
 
     Raises:
         HookNotFoundError: no run has an open hook with this token.

@@ -27,6 +27,7 @@ from everstep import (
     resume_hook_sync,
     sleep,
 )
+from everstep.backends.memory import open_memory
 from everstep.core.history import (
     CloseHook,
     ConfirmHook,
@@ -35,7 +36,9 @@ from everstep.core.history import (
     HookReceived,
     OpenHook,
 )
+from everstep.runtime.handle import handle
 from everstep.testing import WorkflowEnvironment, replay
+from everstep.testing.watching import watched
 from tests.model.conftest import do
 
 DAY = 86_400
@@ -224,7 +227,7 @@ def test_async_for_takes_them_in_order_until_the_hook_is_disposed(app, env):
 
 def test_async_with_disposes(app, env):
     @app.workflow
-    async def body() -> list[object]:
+    async def body() -> list[str]:
         seen = []
         for _ in range(3):
             async with Approval.wait(token="again") as approval:
@@ -343,7 +346,7 @@ def test_a_payload_that_came_before_the_deadline_counts(app, env):
 def test_waiting_again_after_a_deadline(app, env):
     @app.workflow
     async def body() -> list[str]:
-        log = []
+        log: list[str] = []
         async with create_hook(token="t") as hook:
             while len(log) < 3:
                 try:
@@ -763,31 +766,66 @@ def test_the_same_resume_id_counts_once(app, env, consumed):
     assert len(events(env, run, HookReceived)) == 2
 
 
-def test_sending_the_same_again_does_not_repeat_what_follows(app, env):
-    """The first has been consumed and asked for a step. A second one, an hour later, must not ask for it again."""
-    begun = []
+def test_sending_the_same_again_does_not_repeat_what_follows(app, environment):
+    """The first has been consumed, and a step is under way. A second one, an hour later, does not ask for it again."""
+    sent = []
+
+    def see(moment, call, args, _value):
+        if (moment, call) == ("before", "queue.send"):
+            sent.extend(outgoing.message_id for outgoing in args[0])
 
     @app.step
     async def work() -> str:
-        begun.append(env.clock.now())
-        if len(begun) == 1:
-            env.clock.advance(3_600_000_000)
-            await resume_hook("t", 1, resume_id="once")
+        env.clock.advance(3_600_000_000)
+        await resume_hook("t", 1, resume_id="once")
+        await resume_hook("other")
+        await asyncio.to_thread(advance)
         return "worked"
+
+    def advance():
+        """Another worker handles what is due; it has never seen the run."""
+        other = env.connection.engine(app)
+        source = env.connection.backend.source
+        source.register("other", until=1 << 62)
+        for delivery in source.receive("other", limit=10, now=env.clock.now()):
+            handle(other, delivery.message, None, root_id=delivery.root_id)
+            source.acknowledge([delivery.message_id])
 
     @app.workflow
     async def body() -> list[object]:
-        hook = create_hook(token="t")
-        return [await hook, await work(), await create_hook(token="end")]
+        hook, other = create_hook(token="t"), create_hook(token="other")
+        first = await hook
+        return [first, *await asyncio.gather(work(), other)]
+
+    with environment(app, backend=watched(open_memory(atomic_units=False), see)) as env:
+        run = env.start(body)
+        env.wait_for_hook(run)
+        resume_hook_sync("t", 1, resume_id="once")
+        assert run.wait() == [1, "worked", None]
+    assert len([each for each in sent if each.startswith("step/")]) == 1
+
+
+def test_the_same_resume_id_for_another_hook(app, env):
+    """It counts once for a token: not again where the run has opened another hook with it, but for another token."""
+
+    @app.workflow
+    async def body() -> list[object]:
+        seen = []
+        other = create_hook(token="other")
+        for _ in range(2):
+            async with create_hook(token="t") as hook:
+                seen.append(await hook)
+        return [*seen, await other]
 
     run = env.start(body)
-    env.wait_for_hook(run)
-    resume_hook_sync("t", 1, resume_id="once")
-    env.wait_for_hook(run, token="end")
+    env.wait_for_hook(run, token="t")
+    resume_hook_sync("t", 1, resume_id="1")
     env.run_until_idle()
-    assert len(begun) == 1
-    resume_hook_sync("end", 2)
-    assert run.wait() == [1, "worked", 2]
+    resume_hook_sync("t", 1, resume_id="1")
+    env.run_until_idle()
+    resume_hook_sync("t", 2, resume_id="2")
+    resume_hook_sync("other", 3, resume_id="1")
+    assert run.wait() == [1, 2, 3]
 
 
 @pytest.mark.parametrize("resume_id", ["", "x" * 257, "two\nlines"])

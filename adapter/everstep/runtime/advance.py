@@ -47,6 +47,7 @@ from everstep.runtime.dispatch import (
     after_the_end,
     ask_again,
     ask_timers_again,
+    attempt_after,
     dispatch,
     finish,
     mark_paused,
@@ -167,6 +168,8 @@ def record(engine: Engine, decision: Decision) -> bool:
         backend.queue.discard(decision.discarded)
     for op in decision.cancelled:
         backend.steps.request_cancel(run_id, op)
+    if decision.cancelled and decision.live is not None:
+        _hurry(engine, decision, decision.live.replay)
     for report in decision.reports:
         deliver(engine, report.run_id, decision.run.root_id, report.workflow, report.event)
         decision.woke = True
@@ -177,6 +180,19 @@ def record(engine: Engine, decision: Decision) -> bool:
     if decision.consumed:
         backend.inbox.remove(run_id, decision.consumed)
     return True
+
+
+def _hurry(engine: Engine, decision: Decision, replay: Replay) -> None:
+    """Let cancelled steps that wait for their next attempt have it now, so that they end: it will not be begun."""
+    now, run = engine.clock.now(), decision.run
+    last = {failed.op: failed for failed in engine.backend.steps.failed_attempts(run.run_id)}
+    for op, call in replay.outstanding()[0]:
+        failed = last.get(op)
+        if op in decision.cancelled and failed is not None and failed.retry_at > now:
+            attempt = outgoing(attempt_after(run, op, call, failed, sole=False), now, run.root_id, run.workflow)
+            engine.backend.queue.discard([attempt.message_id])
+            engine.backend.queue.send([attempt])
+            decision.woke = True
 
 
 def _claim(engine: Engine, decision: Decision, claim: Claim) -> None:
@@ -322,8 +338,6 @@ def _decide(
             events.append(RunStarted())  # after what was asked of it before
         events.extend(replay.due_timers(now))
     decision = Decision(run=run, live=live)
-    if early and arrival.recover:
-        decision.messages.append(_start_of(run))
     decision.consumed = [entry.key for entry in inbox if entry.key not in held.keys]
     decision.deposits = _entries(event for event in arrival.events if event_key(event) in held.keys)
     if run.started_at is None and replay.turns > 0:  # a crash came between the first turn and the record
@@ -337,8 +351,11 @@ def _decide(
         _make_turn(engine, decision, replay, events, now, slots)
     if replay.closing is None:
         mark_paused(decision, paused=replay.paused, at=replay.loop.now)
-        if was_paused and not replay.paused:
+        goes_on = was_paused and not replay.paused
+        if goes_on:
             ask_timers_again(decision, replay)
+        if early and (goes_on or arrival.recover):
+            decision.messages.append(_start_of(run))
         everything = arrival.recover or run.problem is not None
         ask_again(engine, decision, replay, range(replay.turns) if everything else unsure)
     if decision.empty:

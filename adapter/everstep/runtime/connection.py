@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from everstep.core.attributes import check_changes
+from everstep.core.attributes import changed, check_changes, check_number
 from everstep.core.durations import When
 from everstep.core.history import (
     AttributesRequested,
@@ -129,6 +129,9 @@ class Connection:
     def set_attributes(self, run_id: str, changes: Mapping[str, str | None]) -> RunRecord:
         """Change attributes of the run; None removes one."""
         checked = check_changes(changes)
+        run = self.backend.inspector.get_run(run_id)
+        if run is not None:
+            check_number(changed(run.attributes, checked))
         return self._request(run_id, AttributesRequested(key=self._request_key(), changes=checked))
 
     def _request(self, run_id: str, event: Request) -> RunRecord:

@@ -6,7 +6,7 @@ Nothing is written here; it is added to a `Decision`. Everything may be added ag
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 
 from everstep.core.history import (
     AttributesRequested,
@@ -44,6 +44,7 @@ from everstep.core.history import (
 from everstep.core.hooks import Hook
 from everstep.core.ids import child_run_id, derived_run_id
 from everstep.core.messages import ExecuteStep, FireTimer, Message, Outgoing, StartRun, message_id, outgoing, timer_id
+from everstep.core.operations import StepCall
 from everstep.core.recorded import Outstanding, attributes_after, consumed, effects, last_word, outstanding
 from everstep.core.replay import Replay
 from everstep.core.run import (
@@ -356,16 +357,7 @@ def ask_again(engine: Engine, decision: Decision, replay: Replay, turns: Collect
                 failed[attempt.op] = attempt
     for op, call in steps:
         last = failed.get(op)
-        step = ExecuteStep(
-            run_id=run.run_id,
-            workflow=run.workflow,
-            op=op,
-            name=call.codec.name,
-            attempt=1 if last is None else last.attempt + 1,
-            input=call.data,
-            sole=replay.one_step,
-            first_at=now if last is None else last.started_at,
-        )
+        step = attempt_after(run, op, call, last, sole=replay.one_step, now=now)
         decision.messages.append(_to(run, step, now if last is None else last.retry_at))
     for op, due in replay.outstanding()[1]:
         if replay.asked_in(op) in turns:
@@ -379,8 +371,24 @@ def ask_again(engine: Engine, decision: Decision, replay: Replay, turns: Collect
             _start_child(decision, child, replay.time_of(asked_in))
 
 
+def attempt_after(
+    run: RunRecord, op: int, call: StepCall[Any], failed: FailedAttempt | None, *, sole: bool, now: Micros = 0
+) -> ExecuteStep:
+    """The attempt at a step that follows this one, or the first, asked for `now`."""
+    return ExecuteStep(
+        run_id=run.run_id,
+        workflow=run.workflow,
+        op=op,
+        name=call.codec.name,
+        attempt=1 if failed is None else failed.attempt + 1,
+        input=call.data,
+        sole=sole,
+        first_at=now if failed is None else failed.started_at,
+    )
+
+
 def ask_timers_again(decision: Decision, replay: Replay) -> None:
-    """Add again all timers: their messages may have come while the run was paused, by a clock that was ahead."""
+    """Add again all timers: their messages may have come while the run was paused, by a clock that is ahead."""
     run = decision.run
     for op, due in replay.outstanding()[1]:
         decision.messages.append(_to(run, FireTimer(run_id=run.run_id, op=op, due=due), due))

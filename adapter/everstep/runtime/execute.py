@@ -307,7 +307,7 @@ async def _told(engine: Engine, step: StepProgram, message: ExecuteStep, attempt
     try:
         return running.result()
     except BaseException as error:
-        if cancelled.is_set():
+        if cancelled.is_set() or await asyncio.to_thread(_nobody_waits, engine, message):
             raise StepCancelledError(f"step {step.name!r} was cancelled: nobody waits for it any more") from error
         raise
 
