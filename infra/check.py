@@ -41,9 +41,15 @@ USES: Final[Mapping[str, tuple[str, ...]]] = {
         *("hooks.claim", "hooks.find", "hooks.release"),
         *("steps.record", "steps.claim", "steps.failed_attempts", "steps.request_cancel", "steps.cancel_requested"),
         *("inspector.get_run", "inspector.published"),  # the latter for steps that ask other runs
+        *("streams.append", "streams.read", "streams.find", "streams.enter"),
         *("queue.send", "queue.discard", "queue.defer", "queue.read_body"),
     ),
-    "ApiFunction": ("runs.create", "runs.load", "queue.send", "inspector.get_run"),
+    "ApiFunction": (
+        *("runs.create", "runs.load", "runs.append", "runs.mark"),  # append: a rerun takes turns over
+        *("inbox.deposit", "inbox.raise_flag", "inbox.lower_flag"),  # the flags: a probe of the queue
+        *("inspector.get_run", "inspector.list_runs", "inspector.published"),
+        *("hooks.find", "steps.failed_attempts", "streams.read", "streams.find", "streams.names", "queue.send"),
+    ),
     "DeadLetterFunction": (
         *("runs.create", "runs.load", "runs.mark"),
         *("inbox.deposit", "inbox.raise_flag"),
@@ -60,6 +66,7 @@ BESIDES: Final[Mapping[str, frozenset[str]]] = {
 """Calls that do not go through the backend."""
 
 NEVER: Final[Mapping[str, frozenset[str]]] = {
+    "ApiFunction": frozenset({"dynamodb:BatchWriteItem"}),  # it lowers one flag at a time
     "DeadLetterFunction": frozenset({"scheduler:CreateSchedule"}),  # it only wakes runs, which is due at once
 }
 """Calls that a method could make and this function does not."""

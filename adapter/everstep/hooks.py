@@ -257,13 +257,18 @@ def resume_hook_sync(hook: str | HookInfo, payload: Any = None, *, resume_id: st
     return hook_info(connection.resume_hook(token, data, resume_id=resume_id))
 
 
+def payload_class(kind: str) -> type[BaseHook] | None:
+    """The class of payloads of this name; None where this process has none, or several."""
+    return _kinds.get(kind)
+
+
 def encode_payload(kind: str, payload: Any) -> bytes:
     """A payload for a hook of this kind, as it is stored; `TypeValidationError` where it does not fit."""
     if isinstance(payload, BaseHook):
         if kind and type(payload).__name__ != kind:
             raise TypeValidationError(f"the hook takes a {kind}, and got a {type(payload).__name__}")
         return _codec_of(type(payload)).encode(payload)
-    cls = _kinds.get(kind)
+    cls = payload_class(kind)
     if cls is None:  # it has no class, or this process does not have it: the run will see whether it fits
         return values.encode(payload, where="the payload of a hook")
     return _codec_of(cls).encode_json(payload)
