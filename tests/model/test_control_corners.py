@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from everstep import DivergenceError, RunStatus, Workflows, random, start
+from everstep import DivergenceError, RetryableError, RunStatus, Workflows, now, random, start
 from everstep.core.history import RunStarted, WakeUpRequested
 from everstep.testing import WorkflowEnvironment, replay
 
@@ -82,3 +82,30 @@ def test_a_child_that_nobody_waits_for_and_that_is_started_otherwise_is_a_diverg
         history = env.history(run)
     with pytest.raises(DivergenceError, match="asked for a child run of workflow 'child'"):
         replay(after, history)
+
+
+@pytest.mark.parametrize("how", ["deadline", "cancel"])
+def test_a_cancellable_step_that_waits_for_its_next_attempt_ends_at_once(app, env, how):
+    tried = []
+
+    @app.step(cancellable=True)
+    async def busy():
+        tried.append("once")
+        raise RetryableError("come back", retry_after="1 day")
+
+    @app.workflow
+    async def body():
+        began = now()
+        try:
+            async with asyncio.timeout(60 if how == "deadline" else None):
+                await busy()
+        except (TimeoutError, asyncio.CancelledError):
+            return (now() - began).total_seconds()
+
+    run = env.start(body)
+    env.run_until_idle(lambda: bool(tried))
+    if how == "cancel":
+        asyncio.run(run.cancel())
+    assert run.wait() == (60 if how == "deadline" else 0)
+    env.run_until_idle()
+    assert len(tried) == 1

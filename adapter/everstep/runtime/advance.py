@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
+from everstep.codec.failures import encode_error
 from everstep.core.history import (
     CancelRequested,
     Event,
@@ -20,6 +21,7 @@ from everstep.core.history import (
     Micros,
     PauseRequested,
     RunStarted,
+    StepFailed,
     TerminateRequested,
     TimerFired,
     Turn,
@@ -34,6 +36,7 @@ from everstep.errors import (
     DivergenceError,
     NotRegisteredError,
     SerializationError,
+    StepCancelledError,
     StoreError,
     WorkflowIOError,
     WorkflowNotRegisteredError,
@@ -145,8 +148,8 @@ def record(engine: Engine, decision: Decision) -> bool:
         backend.queue.send(decision.messages)
     if decision.discarded:
         backend.queue.discard(decision.discarded)
-    for op in decision.cancelled:
-        backend.steps.request_cancel(run_id, op)
+    if decision.cancelled:
+        _cancel_steps(engine, decision)
     for report in decision.reports:
         deliver(engine, report.run_id, decision.run.root_id, report.workflow, report.event)
         decision.woke = True
@@ -157,6 +160,19 @@ def record(engine: Engine, decision: Decision) -> bool:
     if decision.consumed:
         backend.inbox.remove(run_id, decision.consumed)
     return True
+
+
+def _cancel_steps(engine: Engine, decision: Decision) -> None:
+    """Tell steps that nobody waits for them. One that waits for its next attempt ends now, and not when that is due."""
+    backend, run, now = engine.backend, decision.run, engine.clock.now()
+    for op in decision.cancelled:
+        backend.steps.request_cancel(run.run_id, op)
+    for failed in backend.steps.failed_attempts(run.run_id):
+        if failed.op in decision.cancelled and failed.retry_at > now:
+            error = encode_error(StepCancelledError("the step was cancelled while it waited for its next attempt"))
+            event = StepFailed(op=failed.op, attempt=failed.attempt, error=error)
+            deliver(engine, run.run_id, run.root_id, run.workflow, event)
+            decision.woke = True
 
 
 def _claim(engine: Engine, decision: Decision, claim: Claim) -> None:
