@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import uuid
 from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ MAX_PUBLISHED: Final = 64
 MAX_PUBLISHED_NAME: Final = 128
 MAX_PUBLISHED_BYTES: Final = 64 * 1024
 
-_PUBLISHED: Final = ValueCodec(Any, "a published value")
+_published_codecs: Final[dict[type, ValueCodec]] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +137,8 @@ def publish(name: str, value: object) -> None:
 
     Args:
         name: 1 to 128 printable characters; a run has at most 64 names.
-        value: anything that can be stored, up to 64 KiB as JSON. What is larger belongs into a stream.
+        value: a dataclass, a pydantic model or anything that can be stored without an annotation, up to 64 KiB as
+            JSON. What is larger belongs into a stream.
     """
     run = _run("publish()")
     if not isinstance(name, str) or not 1 <= len(name) <= MAX_PUBLISHED_NAME or not name.isprintable():
@@ -146,13 +148,23 @@ def publish(name: str, value: object) -> None:
     if name not in run.published and len(run.published) >= MAX_PUBLISHED:
         raise ConfigurationError(f"a run publishes at most {MAX_PUBLISHED} names, and {name!r} would be one more")
     with run.loop.trusting:
-        data = _PUBLISHED.encode(value)
+        data = _published_codec(value).encode(value)
     if len(data) > MAX_PUBLISHED_BYTES:
         raise SerializationError(
             f"the value published as {name!r} is {len(data):,} bytes as JSON, more than {MAX_PUBLISHED_BYTES:,}: "
             f"publish a summary, and write the rest to a stream"
         )
     run.publish(name, data)
+
+
+def _published_codec(value: object) -> ValueCodec:
+    """Dataclasses and pydantic models say themselves how they are stored; anything else has the tagged form."""
+    cls = type(value)
+    codec = _published_codecs.get(cls)
+    if codec is None:
+        typed = dataclasses.is_dataclass(cls) or hasattr(cls, "__pydantic_core_schema__")
+        codec = _published_codecs[cls] = ValueCodec(cls if typed else Any, "a published value")
+    return codec
 
 
 def cancellation_requested() -> bool:

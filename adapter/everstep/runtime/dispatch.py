@@ -5,7 +5,7 @@ Nothing is written here; it is added to a `Decision`. Everything may be added ag
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import assert_never
 
 from everstep.core.history import (
@@ -192,10 +192,11 @@ def close(decision: Decision, replay: Replay, command: ClosingCommand, *, at: Mi
         child = child_run_id(run.run_id, call.number)
         wish = TerminateRequested(reason=f"run {run.run_id} has ended")
         decision.reports.append(Report(run_id=child, workflow=call.codec.name, event=wish))
-    _mark_closed(decision, command, at)
+    attributes = run.attributes if replay.attributes_turn < 0 else replay.attributes
+    _mark_closed(decision, command, at, attributes)
 
 
-def _mark_closed(decision: Decision, command: ClosingCommand, at: Micros) -> None:
+def _mark_closed(decision: Decision, command: ClosingCommand, at: Micros, attributes: Mapping[str, str]) -> None:
     run = decision.run
     outcome: ChildOutcome | None = None
     op = -1 if run.parent is None else run.parent.op
@@ -217,7 +218,7 @@ def _mark_closed(decision: Decision, command: ClosingCommand, at: Micros) -> Non
                 input=data,
                 created_at=at,
                 start_at=at,
-                attributes=run.attributes,
+                attributes=dict(attributes),
                 continued_from=run.run_id,
                 parent=run.parent,
             )
@@ -263,7 +264,7 @@ def terminated(engine: Engine, snapshot: Snapshot, wish: TerminateRequested) -> 
     for _, child in sorted(left.children.items()):
         child_id = child_run_id(run.run_id, child.number)
         decision.reports.append(Report(run_id=child_id, workflow=child.workflow, event=wish))
-    _mark_closed(decision, stop, at)
+    _mark_closed(decision, stop, at, run.attributes)
     return decision
 
 
