@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from everstep import (
+    ConfigurationError,
     DivergenceError,
     RetryableError,
     RunStatus,
