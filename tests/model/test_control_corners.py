@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from everstep import (
+    ConfigurationError,
     DivergenceError,
     RetryableError,
     RunStatus,
@@ -164,3 +165,22 @@ def test_dataclasses_and_models_are_published_as_they_are(app, env, value):
     run = env.start(body)
     run.wait()
     assert asyncio.run(run.query("value", type=type(value))) == value
+
+
+@pytest.mark.parametrize("turns", [1, 3])
+def test_a_run_publishes_so_many_names_and_no_more(app, env, turns):
+    @app.workflow
+    async def body():
+        for number in range(64):
+            publish(f"value-{number}", number)
+            if number % 30 < turns - 1:
+                await asyncio.sleep(1)
+        publish("value-0", "again")
+        try:
+            publish("one more", 1)
+        except ConfigurationError:
+            return "refused"
+
+    run = env.start(body)
+    assert run.wait() == "refused"
+    assert len(asyncio.run(run.published())) == 64

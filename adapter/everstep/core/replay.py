@@ -382,6 +382,7 @@ class Replay:
         self._asked.append(SetAttributes(changes=dict(changes)))
 
     def publish(self, name: str, value: bytes) -> None:
+        self.published[name] = (self.turns, value)
         self._asked.append(PublishValue(name=name, value=value))
 
     def draw(self, source: Callable[[], str]) -> str:
@@ -600,12 +601,9 @@ class Replay:
             case SetAttributes(changes=changes):
                 self._change_attributes(changes)
                 return asked
-            case PublishValue(name=name, value=value):
-                self.published[name] = (self.turns, value)
-                return asked
             case CancelStep() | CloseHook() | CancelChild():
                 return self._effect(asked)
-            case CancelTimer():
+            case CancelTimer() | PublishValue():
                 return asked
             case _:
                 assert_never(asked)
