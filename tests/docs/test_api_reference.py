@@ -19,8 +19,21 @@ HEADINGS = dict(re.findall(r"^### `(\w+)(.*)`$", TEXT, flags=re.MULTILINE))
 ROWS = re.findall(r"^\| `(\w+)` \|", TEXT, flags=re.MULTILINE)
 
 FUNCTIONS = sorted(name for name in everstep.__all__ if inspect.isfunction(getattr(everstep, name)))
-CLASSES = ["Run", "Step", "StepInfo", "Workflow", "WorkflowInfo", "Workflows"]
-INTERNAL = {"begin", "encode_error", "decode_error", "digest"}  # what the core sees of a workflow
+CLASSES = [
+    "BaseHook",
+    "HookEvent",
+    "HookInfo",
+    "Run",
+    "Step",
+    "StepInfo",
+    "Webhook",
+    "WebhookRequest",
+    "WebhookResponse",
+    "Workflow",
+    "WorkflowInfo",
+    "Workflows",
+]
+INTERNAL = {"begin", "encode_error", "decode_error", "digest", "options_in"}  # what the core sees of a workflow
 
 
 def test_every_public_name_is_there_once() -> None:
