@@ -31,6 +31,7 @@ from everstep.errors import (
     StoreBusyError,
     StoreError,
     StoreFormatError,
+    StreamClosedError,
     TypeValidationError,
     WorkflowIOError,
     WorkflowNotRegisteredError,
@@ -50,6 +51,7 @@ from everstep.hooks import (
     resume_hook_sync,
 )
 from everstep.runtime.execute import StepInfo
+from everstep.streams import Chunk, Reset, StreamInfo, Writable, get_writable, read_stream
 from everstep.webhooks import Webhook, WebhookRequest, WebhookResponse, create_webhook
 from everstep.workflow import (
     WorkflowInfo,
@@ -71,6 +73,7 @@ from everstep.workflow import (
 __all__ = [
     "AttributeValidationError",
     "BaseHook",
+    "Chunk",
     "ConfigurationError",
     "ContextError",
     "DeterminismError",
@@ -88,6 +91,7 @@ __all__ = [
     "NotRegisteredError",
     "RegistrationError",
     "RemoteError",
+    "Reset",
     "RetryPolicy",
     "RetryableError",
     "Run",
@@ -102,6 +106,8 @@ __all__ = [
     "StoreBusyError",
     "StoreError",
     "StoreFormatError",
+    "StreamClosedError",
+    "StreamInfo",
     "TypeValidationError",
     "Webhook",
     "WebhookRequest",
@@ -116,6 +122,7 @@ __all__ = [
     "WorkflowRunNotFoundError",
     "WorkflowRunParkedError",
     "Workflows",
+    "Writable",
     "as_completed",
     "cancel_runs",
     "cancellation_requested",
@@ -126,9 +133,11 @@ __all__ = [
     "get_run",
     "get_step_metadata",
     "get_workflow_metadata",
+    "get_writable",
     "now",
     "publish",
     "random",
+    "read_stream",
     "register_serializable",
     "remove_attributes",
     "resume_hook",

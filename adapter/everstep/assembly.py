@@ -30,16 +30,20 @@ class SystemClock:
 
 
 def connect_sqlite(
-    path: str | Path, *, synchronous: Literal["NORMAL", "FULL"] = "NORMAL", must_exist: bool = False
+    path: str | Path,
+    *,
+    synchronous: Literal["NORMAL", "FULL"] = "NORMAL",
+    must_exist: bool = False,
+    public_url: str = "",
 ) -> Connection:
     """Open the embedded backend: one SQLite file, created if it does not exist (unless `must_exist`)."""
     from everstep.backends.sqlite import open_sqlite
 
     backend = open_sqlite(Path(path), synchronous=synchronous, must_exist=must_exist)
-    return Connection(backend, SystemClock(), entropy=os.urandom, chance=random.random)
+    return Connection(backend, SystemClock(), entropy=os.urandom, chance=random.random, public_url=public_url)
 
 
-def connect_aws(aws: AwsSettings) -> Connection:
+def connect_aws(aws: AwsSettings, *, public_url: str = "") -> Connection:
     """The ``aws`` backend: DynamoDB, SQS, EventBridge Scheduler and S3. Makes the clients; calls nothing yet.
 
     Nothing random is drawn before it is needed, and then from the system: a function that is restored from a snapshot
@@ -64,7 +68,7 @@ def connect_aws(aws: AwsSettings) -> Connection:
         retention_days=aws.retention_days,
     )
     backend = open_aws(resources, clock=clock)
-    return Connection(backend, clock, entropy=os.urandom, chance=random.SystemRandom().random)
+    return Connection(backend, clock, entropy=os.urandom, chance=random.SystemRandom().random, public_url=public_url)
 
 
 class SqsDeliveries:
@@ -111,8 +115,8 @@ def sqs_deliveries(connection: Connection) -> SqsDeliveries:
 def connect(settings: Settings) -> Connection:
     """The backend that the settings choose."""
     if settings.aws is not None:
-        return connect_aws(settings.aws)
-    return connect_sqlite(settings.db, synchronous=settings.synchronous)
+        return connect_aws(settings.aws, public_url=settings.public_url)
+    return connect_sqlite(settings.db, synchronous=settings.synchronous, public_url=settings.public_url)
 
 
 _current: Final[ContextVar[Connection]] = ContextVar("everstep_connection")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
+from everstep import streams
 from everstep.app import Workflow, Workflows
 from everstep.assembly import current_connection, use_connection
 from everstep.codec.failures import decode_error
@@ -16,6 +17,7 @@ from everstep.core.durations import to_datetime, to_micros
 from everstep.core.ids import is_run_id
 from everstep.core.replay import Replay
 from everstep.core.run import RunRecord, RunStatus
+from everstep.core.streams import MAIN
 from everstep.errors import (
     ConfigurationError,
     ContextError,
@@ -27,6 +29,7 @@ from everstep.errors import (
 from everstep.ports import RunQuery
 from everstep.runtime.connection import FIRST_POLL_SECONDS, LAST_POLL_SECONDS, Connection, at_rest
 from everstep.runtime.progress import Observer
+from everstep.runtime.stream_reading import list_streams, stream_info
 from everstep.runtime.worker import Worker
 
 P = ParamSpec("P")
@@ -193,6 +196,56 @@ class Run(Generic[R_co]):
     async def _ask(self, ask: Callable[[str], object]) -> None:
         """Ask the newest run of the chain."""
         await self._read(lambda: ask(self._connection.get(self.run_id).run_id))
+
+    # --- streams ---------------------------------------------------------------------------------
+    # Those of the run with this id: they do not follow a run that goes on as a new one, so that indexes stay exact.
+
+    def readable(
+        self, *, type: Any = Any, namespace: str | None = None, start_index: int = 0
+    ) -> AsyncGenerator[Any, None]:
+        """The values that the run's steps write to a stream, from the beginning, and those to come.
+
+        Ends when the stream is closed, or when the run has ended (also by going on as a new one) and all is read. Each
+        value comes once; `chunks` also tells of those that are discarded after they came.
+
+        Args:
+            type: what the values are, to validate and rebuild them; without it, plain data.
+            namespace: which of the run's streams; without it the main one.
+            start_index: where to begin; a negative one counts from the tail (-1 is the last one there is).
+
+        Raises:
+            WorkflowRunNotFoundError: there is no such run.
+            TypeValidationError: a value does not fit the type.
+        """
+        _refuse_body("Run.readable()")
+        return streams.read_values(self._connection, self.run_id, namespace, type=type, start=start_index)
+
+    def readable_bytes(self, *, namespace: str | None = None, start_index: int = 0) -> AsyncGenerator[bytes, None]:
+        """As `readable`, each chunk as bytes: as they were written, or the JSON text of a value."""
+        _refuse_body("Run.readable_bytes()")
+        return streams.read_bytes(self._connection, self.run_id, namespace, start=start_index)
+
+    def chunks(
+        self, *, type: Any = Any, namespace: str | None = None, start_index: int = 0, after: str | None = None
+    ) -> AsyncGenerator[streams.Chunk[Any] | streams.Reset, None]:
+        """As `readable`, each value with its place, and a `Reset` when chunks that came are discarded.
+
+        Args:
+            after: the id of the last chunk or reset that came, instead of `start_index`: go on after it.
+
+        Raises:
+            ConfigurationError: `after` is not an id of this stream.
+        """
+        _refuse_body("Run.chunks()")
+        return streams.read_items(self._connection, self.run_id, namespace, type=type, start=start_index, after=after)
+
+    async def stream_info(self, *, namespace: str | None = None) -> streams.StreamInfo:
+        """How a stream stands: the index of its last chunk, and whether more may come."""
+        return await self._read(lambda: stream_info(self._connection.backend, self.run_id, namespace or MAIN))
+
+    async def list_streams(self, *, internal: bool = False) -> list[str]:
+        """The namespaces of the streams that were written to; with `internal` also Everstep's own."""
+        return await self._read(lambda: list_streams(self._connection.backend, self.run_id, internal=internal))
 
     # --- reading ---------------------------------------------------------------------------------
 

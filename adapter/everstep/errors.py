@@ -31,12 +31,13 @@
     ├── StepTimeoutError              an attempt ran longer than the step's timeout (also a TimeoutError)
     ├── StepCancelledError            the step was told that nobody waits for it any more
     ├── StepInterruptedError          the worker died during the attempt and it may not be repeated
+    ├── StreamClosedError             written to a stream that another step has closed
     ├── RemoteError                   stands in for an error whose class this process does not have
     └── StoreError                    the store could not do what was asked
         └── StoreBusyError            try again: locked or throttled
 
-``TypeValidationError``, ``StepCancelledError`` and ``StepInterruptedError`` are also `FatalError`: trying again cannot
-help.
+``TypeValidationError``, ``StepCancelledError``, ``StepInterruptedError`` and ``StreamClosedError`` are also
+`FatalError`: trying again cannot help.
 Every class names its page of the documentation in `page`. All survive pickling and copying.
 """
 
@@ -183,7 +184,8 @@ class HookConflictError(HookError):
     def __init__(self, token: str, run_id: str) -> None:
         super().__init__(
             f"the token {token!r} belongs to a hook of run {run_id}: a token has one open hook at a time. Choose "
-            f"another token, or look at that run; it is free again when that hook is disposed or the run has ended"
+            f"another token, or look at that run; it is free again when that hook is disposed ('async with' does it) "
+            f"or the run has ended"
         )
         self.token = token
         self.run_id = run_id
@@ -298,6 +300,20 @@ class StepInterruptedError(FatalError):
     """The worker died while the step ran, and the step may not be tried again."""
 
     page = "step-interrupted"
+
+
+class StreamClosedError(FatalError):
+    """A step wrote to a stream that it, or another step, had closed."""
+
+    page = "stream-closed"
+
+    def __init__(self, run_id: str, stream: str) -> None:
+        super().__init__(
+            f"stream {stream!r} of run {run_id} is closed, and nothing more can be written to it: close it in the last "
+            f"step that writes to it, or give this one a stream of its own with namespace="
+        )
+        self.run_id = run_id
+        self.stream = stream
 
 
 class RemoteError(EverstepError):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import uuid
 from collections.abc import Awaitable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from datetime import datetime
+from functools import lru_cache
 from random import Random
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -27,7 +27,7 @@ MAX_PUBLISHED: Final = 64
 MAX_PUBLISHED_NAME: Final = 128
 MAX_PUBLISHED_BYTES: Final = 64 * 1024
 
-_published_codecs: Final[dict[type, ValueCodec]] = {}
+_PUBLISHED: Final = "a published value"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,13 +132,14 @@ def remove_attributes(*keys: str) -> None:
     _run("remove_attributes()").set_attributes(check_changes(dict.fromkeys(keys)))
 
 
-def publish(name: str, value: object) -> None:
+def publish(name: str, value: object, *, type: Any = Any) -> None:
     """Let anybody read a value by its name at once (`Run.query`), without waking the run. It replaces an earlier one.
 
     Args:
         name: 1 to 128 printable characters; a run has at most 64 names.
-        value: a dataclass, a pydantic model or anything that can be stored without an annotation, up to 64 KiB as
-            JSON. What is larger belongs into a stream.
+        value: anything that can be stored, up to 64 KiB as JSON. What is larger belongs into a stream.
+        type: the annotation that says how it is stored, such as ``list[Progress]``. An object of a dataclass or a
+            pydantic model needs none.
     """
     run = _run("publish()")
     if not isinstance(name, str) or not 1 <= len(name) <= MAX_PUBLISHED_NAME or not name.isprintable():
@@ -148,7 +149,7 @@ def publish(name: str, value: object) -> None:
     if name not in run.published and len(run.published) >= MAX_PUBLISHED:
         raise ConfigurationError(f"a run publishes at most {MAX_PUBLISHED} names, and {name!r} would be one more")
     with run.loop.trusting:
-        data = _published_codec(value).encode(value)
+        data = _codec_for(value, type).encode(value)
     if len(data) > MAX_PUBLISHED_BYTES:
         raise SerializationError(
             f"the value published as {name!r} is {len(data):,} bytes as JSON, more than {MAX_PUBLISHED_BYTES:,}: "
@@ -157,14 +158,18 @@ def publish(name: str, value: object) -> None:
     run.publish(name, data)
 
 
-def _published_codec(value: object) -> ValueCodec:
-    """Dataclasses and pydantic models say themselves how they are stored; anything else has the tagged form."""
-    cls = type(value)
-    codec = _published_codecs.get(cls)
-    if codec is None:
-        typed = dataclasses.is_dataclass(cls) or hasattr(cls, "__pydantic_core_schema__")
-        codec = _published_codecs[cls] = ValueCodec(cls if typed else Any, "a published value")
-    return codec
+def _codec_for(value: object, annotation: Any) -> ValueCodec:
+    if annotation is Any and (is_dataclass(value) or hasattr(value, "__pydantic_serializer__")):
+        annotation = value.__class__
+    try:
+        return _codec_of(annotation)
+    except TypeError:  # an annotation that has no hash
+        return ValueCodec(annotation, _PUBLISHED)
+
+
+@lru_cache(maxsize=256)
+def _codec_of(annotation: Any) -> ValueCodec:
+    return ValueCodec(annotation, _PUBLISHED)
 
 
 def cancellation_requested() -> bool:

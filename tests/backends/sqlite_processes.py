@@ -13,7 +13,9 @@ from typing import Any
 from everstep.backends.sqlite import open_sqlite
 from everstep.core.history import Turn
 from everstep.core.messages import AdvanceRun, Outgoing
+from everstep.core.streams import Piece, Source
 from everstep.ports import InboxEntry
+from everstep.runtime.stream_log import StreamLog
 from everstep.testing.contracts.samples import NOW, outgoing, run_id, run_record, turn
 
 _spawn = multiprocessing.get_context("spawn")
@@ -129,4 +131,18 @@ def append_pairs(folder: str, count: int) -> None:
             backend.runs.append(run_id(), turn(number))
             backend.inbox.deposit(run_id(), InboxEntry(key=f"{number}", event=turn().events[0]))
             backend.runs.append(run_id(), turn(number + 1))
+    backend.close()
+
+
+def write_stream(folder: str, me: str, others: int, batches: int) -> None:
+    """Batches of three chunks, at the end of a stream that others write to."""
+    backend = open_sqlite(Path(folder) / "runs.db")
+    source = Source(step=f"step_{me}", attempt=1, execution=me)
+    log = StreamLog(backend.streams, run_id(), "main", source, replace=me == "0")
+    wait_for_start(Path(folder), me, others)
+    log.open(to_write=True)
+    for batch in range(batches):
+        nonce = log.nonce()
+        while not log.append_chunks(nonce, [Piece(f"[{me},{batch},{n}]".encode(), False) for n in range(3)]):
+            pass
     backend.close()

@@ -12,12 +12,14 @@ from everstep.backends.memory import MemoryMessageSource, open_memory
 from everstep.backends.sqlite import open_sqlite
 from everstep.ports import Backend
 from everstep.testing.contracts import (
+    HookRegistryContract,
     InboxContract,
     InspectorContract,
     MessageQueueContract,
     MessageSourceContract,
     RunStoreContract,
     StepLogContract,
+    StreamStoreContract,
     UnitContract,
 )
 
@@ -49,7 +51,13 @@ class TestRunStore(OnEveryBackend, RunStoreContract): ...
 class TestInbox(OnEveryBackend, InboxContract): ...
 
 
+class TestHookRegistry(OnEveryBackend, HookRegistryContract): ...
+
+
 class TestStepLog(OnEveryBackend, StepLogContract): ...
+
+
+class TestStreamStore(OnEveryBackend, StreamStoreContract): ...
 
 
 class TestMessageQueue(OnEveryBackend, MessageQueueContract): ...

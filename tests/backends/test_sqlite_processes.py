@@ -13,6 +13,7 @@ import pytest
 from everstep.backends.sqlite import open_sqlite
 from everstep.errors import ConfigurationError, StoreBusyError
 from everstep.ports import Backend
+from everstep.runtime.stream_reading import ChunkData, StreamReader
 from everstep.testing.contracts.samples import NOW, outgoing, run_id, run_record, sent_id
 from tests.backends import sqlite_processes as processes
 from tests.backends.sqlite_processes import FAR, finish, start, wait_for
@@ -65,6 +66,23 @@ def test_a_reader_sees_whole_units_of_another_process(tmp_path: Path, backend: B
     finish(writer)
     assert len(seen) > 2
     assert backend.source.changes() != before
+
+
+def test_processes_write_one_stream(tmp_path: Path, backend: Backend) -> None:
+    writers = [start(processes.write_stream, str(tmp_path), f"{number}", 3, 100) for number in range(3)]
+    reader = StreamReader(backend.streams, run_id(), "main")
+    live: list[bytes] = []
+    while len(live) < 900:  # beside the writers
+        live += [item.data for item in reader.read() if isinstance(item, ChunkData)]
+    finish(*writers)
+    assert len(set(live)) == 900
+    for number in range(3):
+        mine = [chunk for chunk in live if chunk.startswith(b"[%d," % number)]
+        assert mine == [b"[%d,%d,%d]" % (number, batch, n) for batch in range(100) for n in range(3)]
+    for begin in range(0, 900, 97):
+        again = StreamReader(backend.streams, run_id(), "main", start=begin).read(1000)
+        assert [item.index for item in again] == list(range(begin, 900))
+        assert [item.data for item in again if isinstance(item, ChunkData)] == live[begin:]
 
 
 # --- locks -----------------------------------------------------------------------------------------

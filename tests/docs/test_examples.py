@@ -30,6 +30,7 @@ PRINTED = {
     "deadline": ["anvil: 9.50, as of yesterday"],
     "fan_out": ["39800"],
     "long_sleeper": ["Welcome! Your trial runs for 2 seconds.", "Your trial has ended.", "ended at 20"],
+    "streaming_report": ["[forget the last 5 words]", "The report: Section 1 says", "rivers. (end)", "30 words"],
     "parent": ["45 imported, 5 failed:", "file-50.csv: it is empty"],
     "order": ["Receipt(order_id='o1', payment='payment for 12.50", "shipment='shipment of reservation-o1'"],
 }

@@ -57,6 +57,7 @@ class SqliteStore:
 
     path: Path
     synchronous: Synchronous
+    public_url: str = ""
 
     @property
     def place(self) -> str:
@@ -154,7 +155,7 @@ def choose_store(options: StoreOptions) -> Store:
             ours["EVERSTEP_SYNCHRONOUS"] = options.synchronous
         settings = read_settings(_environment_with(ours))
         db = settings.db if options.db is None else Path(options.db)
-        return SqliteStore(path=db, synchronous=settings.synchronous)
+        return SqliteStore(path=db, synchronous=settings.synchronous, public_url=settings.public_url)
     stack = find_stack(options.stack)
     from everstep.cli.cloud import Cloud
 
@@ -240,6 +241,8 @@ def open_store(store: Store, *, must_exist: bool = False) -> Connection:
     if isinstance(store, AwsStore):
         connection = assembly.connect_aws(store.settings)
     else:
-        connection = assembly.connect_sqlite(store.path, synchronous=store.synchronous, must_exist=must_exist)
+        connection = assembly.connect_sqlite(
+            store.path, synchronous=store.synchronous, must_exist=must_exist, public_url=store.public_url
+        )
     assembly.set_default_connection(connection)
     return connection

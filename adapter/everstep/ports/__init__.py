@@ -15,6 +15,7 @@ from everstep.ports.inspector import Inspector, RunPage, RunQuery
 from everstep.ports.message_queue import Delivery, MessageQueue, MessageSource, Unreadable
 from everstep.ports.run_store import RunStore, Snapshot
 from everstep.ports.step_log import FailedAttempt, StepLog
+from everstep.ports.stream_store import StreamRecord, StreamStore
 
 __all__ = [
     "Backend",
@@ -33,5 +34,7 @@ __all__ = [
     "RunStore",
     "Snapshot",
     "StepLog",
+    "StreamRecord",
+    "StreamStore",
     "Unreadable",
 ]

@@ -12,6 +12,7 @@ from everstep.ports.inspector import Inspector
 from everstep.ports.message_queue import MessageQueue, MessageSource
 from everstep.ports.run_store import RunStore
 from everstep.ports.step_log import StepLog
+from everstep.ports.stream_store import StreamStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,7 @@ class Backend:
     inbox: Inbox
     hooks: HookRegistry
     steps: StepLog
+    streams: StreamStore
     queue: MessageQueue
     source: MessageSource
     inspector: Inspector

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 import zlib
 from collections.abc import Callable, Coroutine
@@ -14,10 +15,11 @@ from typing import Any, Final, TypeAlias
 
 from everstep.codec.failures import encode_error
 from everstep.core.durations import to_datetime
-from everstep.core.history import Micros
+from everstep.core.history import Micros, StepCompleted, StepFailed
 from everstep.core.limits import check_size
 from everstep.core.messages import ExecuteStep, Outgoing, outgoing
 from everstep.core.retry import RetryAt, after_failure
+from everstep.core.streams import Source
 from everstep.errors import (
     SerializationError,
     StepCancelledError,
@@ -29,8 +31,10 @@ from everstep.errors import (
 from everstep.ports import FailedAttempt
 from everstep.runtime.engine import Engine
 from everstep.runtime.registry import StepProgram
+from everstep.runtime.streams import CURRENT_STREAMS, AttemptStreams
 
 DEFAULT_THREADS: Final = 16
+STORING_THREADS: Final = 4
 MAX_RECEIVES: Final = 10
 """How often a message may be received without an outcome, where each is handled by a process of its own."""
 SUSPECT_RECEIVES: Final = 3
@@ -139,11 +143,25 @@ def next_attempt(message: ExecuteStep, failed: Failed, root_id: str) -> tuple[Fa
     return attempt, outgoing(again, failed.retry_at, root_id, message.workflow)
 
 
+def still_wanted(engine: Engine, message: ExecuteStep) -> bool:
+    """Whether the step's outcome is not recorded yet: the question a redelivered message asks first."""
+    snapshot = engine.backend.runs.load(message.run_id)
+    if snapshot is None or snapshot.run.closed:
+        return False
+    events = [event for turn in snapshot.turns for event in turn.events] + [entry.event for entry in snapshot.inbox]
+    return not any(isinstance(event, (StepCompleted, StepFailed)) and event.op == message.op for event in events)
+
+
 class Threads:
-    """Where ``def`` steps run, so many at once. The time of a step begins when it has a thread."""
+    """Where ``def`` steps run, so many at once. The time of a step begins when it has a thread.
+
+    Attributes:
+        storing: where what steps write to streams is stored.
+    """
 
     def __init__(self, limit: int) -> None:
         self._executor = ThreadPoolExecutor(limit, thread_name_prefix="everstep-step")
+        self.storing = ThreadPoolExecutor(STORING_THREADS, thread_name_prefix="everstep-stream")
         self._free = asyncio.Semaphore(limit)
         self._running: set[Future[Any]] = set()
 
@@ -180,6 +198,7 @@ class Threads:
 
     def close(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)
+        self.storing.shutdown(wait=False, cancel_futures=True)
 
 
 async def run_attempt(
@@ -208,6 +227,8 @@ async def run_attempt(
         return _failed(engine, step, message, unwanted, started_at)
     if step.at_most_once and not engine.backend.steps.claim(message.run_id, message.op, message.attempt):
         return _interrupted(engine, step.name, started_at, "its worker died while it ran")
+    streams = _streams(engine, message, threads)
+    CURRENT_STREAMS.set(streams)  # before the arguments are decoded: handles among them are bound to this attempt
     try:
         args, kwargs = step.decode_call(message.input)
     except SerializationError as unfit:
@@ -233,25 +254,38 @@ async def run_attempt(
             else _timed(step, args, kwargs, threads, left)
         )
         value = await (_told(engine, step, message, attempt) if step.cancellable else attempt)
+        await streams.finish()
     except asyncio.CancelledError as cancelled:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
+            streams.abandon()
             raise
         raised = cancelled
-    except (Exception, SystemExit, BaseExceptionGroup) as error:
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # also what is no Exception, as panics of extension modules: the worker goes on
         raised = error
     else:
         try:
             return Succeeded(result=check_size(step.encode_result(value), f"the result of step {step.name!r}"))
         except Exception as refused:  # the same value would not fit the next time either
             return _failed(engine, step, message, refused, started_at, fatal=True)
+    await streams.salvage(raised)
     return _failed(engine, step, message, raised, started_at)
+
+
+def _streams(engine: Engine, message: ExecuteStep, threads: Threads) -> AttemptStreams:
+    source = Source(step=step_id(message.run_id, message.op), attempt=message.attempt, execution=engine.nonce())
+    return AttemptStreams(
+        engine.backend.streams, source, threads.storing, is_late=lambda: not still_wanted(engine, message)
+    )
 
 
 async def _call(step: StepProgram, args: list[Any], kwargs: dict[str, Any], threads: Threads) -> Any:
     if step.asynchronous:
         return await step.func(*args, **kwargs)
-    return await threads.run(step.func, args, kwargs)
+    value = await threads.run(step.func, args, kwargs)
+    return await value if inspect.iscoroutine(value) else value  # as a decorator makes a 'def' of an 'async def'
 
 
 async def _told(engine: Engine, step: StepProgram, message: ExecuteStep, attempt: Coroutine[Any, Any, Any]) -> Any:
@@ -273,7 +307,7 @@ async def _told(engine: Engine, step: StepProgram, message: ExecuteStep, attempt
     try:
         return running.result()
     except BaseException as error:
-        if cancelled.is_set():
+        if cancelled.is_set() or await asyncio.to_thread(_nobody_waits, engine, message):
             raise StepCancelledError(f"step {step.name!r} was cancelled: nobody waits for it any more") from error
         raise
 

@@ -25,6 +25,7 @@ from everstep.runtime.execute import (
     Unrunnable,
     next_attempt,
     run_attempt,
+    still_wanted,
 )
 from everstep.runtime.progress import AttemptFailed, AttemptStarted, AttemptSucceeded
 
@@ -134,12 +135,3 @@ def _execute(
         engine.tell(AttemptFailed(**named, at=outcome.ended_at, error=outcome.error, retry_at=None))  # type: ignore[arg-type]
     else:
         engine.tell(AttemptSucceeded(**named, at=engine.clock.now()))  # type: ignore[arg-type]
-
-
-def still_wanted(engine: Engine, message: ExecuteStep) -> bool:
-    """Whether the step's outcome is not recorded yet: the question a redelivered message asks first."""
-    snapshot = engine.backend.runs.load(message.run_id)
-    if snapshot is None or snapshot.run.closed:
-        return False
-    events = [event for turn in snapshot.turns for event in turn.events] + [entry.event for entry in snapshot.inbox]
-    return not any(isinstance(event, (StepCompleted, StepFailed)) and event.op == message.op for event in events)

@@ -36,8 +36,8 @@ from everstep.runtime.execute import (
     deaths,
     next_attempt,
     run_attempt,
+    still_wanted,
 )
-from everstep.runtime.handle import still_wanted
 from everstep.runtime.heartbeat import LEASE, Heartbeat
 from everstep.runtime.progress import AttemptStarted
 

@@ -79,7 +79,13 @@ def replay(app: Workflows, history: History) -> Any:
     if program is None:
         raise WorkflowNotRegisteredError(f"workflow {history.run.workflow!r} is not registered with this app")
     run = history.run
-    info = RunInfo(run_id=run.run_id, workflow=run.workflow, input=run.input, seed=run.seed_id)
+    info = RunInfo(
+        run_id=run.run_id,
+        workflow=run.workflow,
+        input=run.input,
+        seed=None if run.origin is None else run.origin.run_id,
+        attributes=run.started_with,
+    )
     instance = Replay(program, info)
     try:
         instance.apply(*history.turns)

@@ -13,7 +13,7 @@ Hook: TypeAlias = Callable[[Moment, str, tuple[Any, ...], Any], None]
 """Told of a call: when, its name (``"runs.append"``), its positional arguments, and what it returned (after)."""
 
 
-class Crash(BaseException):
+class Crash(KeyboardInterrupt):
     """The process died here. Nothing catches it, and a dead worker's later calls raise it again."""
 
 
@@ -54,6 +54,6 @@ def watched(backend: Backend, hook: Hook) -> Backend:
             hook("before", "unit.commit", (), None)
         hook("after", "unit.commit", (), None)
 
-    names = ("runs", "inbox", "hooks", "steps", "queue", "source", "inspector")
+    names = ("runs", "inbox", "hooks", "steps", "streams", "queue", "source", "inspector")
     ports: dict[str, Any] = {name: _Port(name, getattr(backend, name), hook) for name in names}
     return Backend(**ports, unit=unit, close=backend.close)

@@ -15,16 +15,18 @@ from everstep.backends.aws import AwsClients, AwsResources, inspector, open_aws
 from everstep.ports import Backend
 from everstep.testing.clock import VirtualClock
 from everstep.testing.contracts import (
+    HookRegistryContract,
     InboxContract,
     InspectorContract,
     MessageQueueContract,
     RunStoreContract,
     StepLogContract,
+    StreamStoreContract,
 )
 from everstep.testing.contracts.samples import NOW
 from tests.aws.backend.polling import PollingSource
 from tests.aws.backend.provisioned import new_resources, session
-from tests.aws.backend.servers import reset_ministack
+from tests.aws.servers.emulator import reset_ministack
 
 
 def _open(resources: AwsResources) -> Iterator[Backend]:
@@ -75,7 +77,14 @@ class TestRunStoreOnMoto(OnMoto, RunStoreContract):
 class TestInboxOnMoto(OnMoto, InboxContract): ...
 
 
+class TestHookRegistryOnMoto(OnMoto, HookRegistryContract): ...
+
+
 class TestStepLogOnMoto(OnMoto, StepLogContract): ...
+
+
+class TestStreamStoreOnMoto(OnMoto, StreamStoreContract):
+    only_table = False  # its suite needs more than the table
 
 
 class TestInspectorOnMoto(OnMoto, InspectorContract): ...
@@ -92,7 +101,14 @@ class TestRunStoreOnMinistack(OnMinistack, RunStoreContract):
 class TestInboxOnMinistack(OnMinistack, InboxContract): ...
 
 
+class TestHookRegistryOnMinistack(OnMinistack, HookRegistryContract): ...
+
+
 class TestStepLogOnMinistack(OnMinistack, StepLogContract): ...
+
+
+class TestStreamStoreOnMinistack(OnMinistack, StreamStoreContract):
+    only_table = False  # its suite needs more than the table
 
 
 class TestInspectorOnMinistack(OnMinistack, InspectorContract): ...
@@ -124,7 +140,14 @@ class TestRunStoreOnDynalite(OnDynalite, RunStoreContract):
 class TestInboxOnDynalite(OnDynalite, InboxContract): ...
 
 
+class TestHookRegistryOnDynalite(OnDynalite, HookRegistryContract): ...
+
+
 class TestStepLogOnDynalite(OnDynalite, StepLogContract): ...
 
 
 class TestInspectorOnDynalite(OnDynalite, InspectorContract): ...
+
+
+class TestStreamStoreOnDynalite(OnDynalite, StreamStoreContract):
+    test_append_keeps_large_records = None  # type: ignore[assignment]  # there is no S3

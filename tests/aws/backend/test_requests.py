@@ -9,16 +9,31 @@ import pytest
 from moto import mock_aws
 
 from everstep.backends.aws import AwsClients, open_aws
+from everstep.codec.stream_records import encode_entry
 from everstep.core.run import Closed, Parked, RunStatus, Started, Unparked
-from everstep.ports import Backend, FailedAttempt, RunQuery
+from everstep.core.streams import Chunks, Piece, Source
+from everstep.ports import Backend, FailedAttempt, RunQuery, StreamRecord
 from everstep.testing.clock import VirtualClock
 from everstep.testing.contracts.samples import MINUTE, NOW, entry, outgoing, problem, run_id, run_record, turn
+from everstep.testing.contracts.stream_store import record
 from tests.aws.backend.provisioned import new_resources, session
 from tests.aws.backend.wire import Wire
 
 RUN = run_id()
 FAILED = FailedAttempt(op=0, attempt=1, started_at=NOW, ended_at=NOW, error=b"{}", retry_at=NOW)
 CLOSED = Closed(at=NOW, status=RunStatus.COMPLETED, result=b"1")
+
+
+def other(first: int) -> StreamRecord:
+    return record(first, nonce="other")
+
+
+def tokens(count: int) -> StreamRecord:
+    """A batch of words, as a model writes them."""
+    source = Source(step="step_1", attempt=1, execution="n0nce.7")
+    pieces = tuple(Piece(b'"%s"' % b"abcdefghijklm"[n % 9 : n % 9 + 4], False) for n in range(count))
+    body = encode_entry(Chunks(source=source, replaceable=False, view=0, pieces=pieces))
+    return StreamRecord(first=1, nonce="mine", body=body)
 
 
 @pytest.fixture
@@ -63,6 +78,16 @@ CALLS: list[tuple[str, Callable[[Backend], Any], dict[str, int], int]] = [
     ("send 11", lambda b: b.queue.send([outgoing(n) for n in range(11)]), {"SendMessageBatch": 2}, 0),
     ("send for later", lambda b: b.queue.send([outgoing(due=NOW + 16 * MINUTE)]), {"CreateSchedule": 1}, 0),
     ("discard", lambda b: b.queue.discard(["timer/x/1"]), {"DeleteSchedule": 1}, 0),
+    ("append to a stream", lambda b: b.streams.append(RUN, "main", record(1)), {"PutItem": 1}, 1),
+    ("append to a new stream", lambda b: b.streams.append(RUN, "new", record(0)), {"PutItem": 2}, 2),
+    ("append to a stream, lost", lambda b: b.streams.append(RUN, "main", other(0)), {"PutItem": 2}, 2),
+    ("append 200 chunks of 5 bytes", lambda b: b.streams.append(RUN, "main", tokens(200)), {"PutItem": 1}, 1),
+    ("enter a stream", lambda b: b.streams.enter(RUN, "main", "step_1", 1), {"PutItem": 1}, 1),
+    ("find the end of a stream", lambda b: b.streams.find(RUN, "main"), {"Query": 1}, 0),
+    ("find a position", lambda b: b.streams.find(RUN, "main", 7), {"Query": 1}, 0),
+    ("read a stream", lambda b: b.streams.read(RUN, "main", first=0, limit=16), {"Query": 1}, 0),
+    ("read where nothing is", lambda b: b.streams.read(RUN, "main", first=1, limit=16), {"Query": 1}, 0),
+    ("list streams", lambda b: b.streams.names(RUN), {"Query": 1}, 0),
     ("unit", lambda b: b.unit().__enter__(), {}, 0),
 ]
 
@@ -77,6 +102,7 @@ def test_requests_and_write_units(
     for number in range(3):
         backend.runs.append(RUN, turn(number))
     backend.inbox.deposit(RUN, entry())
+    backend.streams.append(RUN, "main", record(0))
     wire.clear()
     call(backend)
     assert wire.requests == requests
@@ -91,7 +117,7 @@ def test_a_list_key_does_not_change_when_a_run_closes_or_starts(opened: tuple[Ba
     backend.runs.mark(RUN, CLOSED)
     [(_, given)] = wire.parameters
     changed = set(given["ExpressionAttributeNames"].values())
-    assert changed == {"status", "completed", "result", "problem", "parked_pk", "parked_sk"}
+    assert changed == {"status", "completed", "result", "problem", "parked_pk", "parked_sk", "paused"}
 
 
 def test_a_load_of_several_pages(opened: tuple[Backend, Wire]) -> None:

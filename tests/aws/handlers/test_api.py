@@ -294,7 +294,7 @@ def test_bad_json(api, body, said):
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ([], "workflow"),
+        ([], "must be an object, not an array"),
         ({}, "workflow: Field required"),
         ({"workflow": 1}, "workflow: Input should be a valid string"),
         ({"workflow": "order", "input": "anvil"}, "input"),
@@ -354,7 +354,7 @@ def test_what_goes_wrong_on_our_side_is_not_shown(api, caplog):
     def fails(*_args: Any) -> None:
         raise raised[-1]
 
-    api.deployed.connection.get = fails
+    api.deployed.connection.find = fails
     for error, status in (
         (StoreBusyError("table everstep-Table-1 is throttled"), 503),
         (StoreError("no permission for dynamodb:Query on everstep-Table-1"), 500),

@@ -20,6 +20,7 @@ from everstep.backends.aws.message_source import LambdaMessageSource
 from everstep.backends.aws.resources import AwsResources
 from everstep.backends.aws.run_store import DynamoRunStore, StartTimes
 from everstep.backends.aws.step_log import DynamoStepLog
+from everstep.backends.aws.stream_store import DynamoStreamStore
 from everstep.backends.aws.table import DynamoTable
 from everstep.ports import Backend, Clock
 
@@ -58,6 +59,7 @@ def open_aws(
         inbox=DynamoInbox(table, blobs, clock, nonce, retention_days=days),
         hooks=DynamoHookRegistry(table, blobs),
         steps=DynamoStepLog(table, blobs, nonce),
+        streams=DynamoStreamStore(table, blobs, clock, retention_days=days),
         queue=SqsMessageQueue(made, blobs, resources, clock),
         source=LambdaMessageSource(),
         inspector=DynamoInspector(table, blobs, starts, clock),

@@ -10,6 +10,7 @@ A run is one partition, ``pk`` = ``run#<run id>``. Its items, in the order in wh
 ``failed#<op>#<n>``    a failed attempt, for people
 ``flag``               the wake flag
 ``pub#<name>``         a published value
+``stream#<name>``      the run has this stream, which is a partition of its own (`stream_store`)
 ``turn#<8 digits>``    a turn
 ``zin#<key>``          an inbox entry
 ``zrun``               the run record
@@ -46,6 +47,7 @@ CANCELS: Final = "cancel#"
 PUBLISHED: Final = "pub#"
 HOOK: Final = "hook"
 HOOK_PARTITION: Final = "hook#"
+STREAMS: Final = "stream#"
 PARTITION: Final = "run#"
 
 SHARDS: Final = 4

@@ -14,6 +14,7 @@ from everstep.backends.aws.items import (
     INBOX,
     LAST_TURN,
     RECORD,
+    STREAMS,
     Item,
     Value,
     key,
@@ -25,7 +26,7 @@ from everstep.backends.aws.items import (
     turn_key,
     valid,
 )
-from everstep.backends.aws.resources import EXPIRES_AT
+from everstep.backends.aws.stream_store import expire_stream
 from everstep.backends.aws.table import DynamoTable
 from everstep.codec.envelope import seal
 from everstep.codec.records import decode_event, decode_turn, encode_turn
@@ -158,8 +159,9 @@ class DynamoRunStore:
                 self._update(run_id, {"paused": n(at)}, [], condition, _OPEN)
             case Unpaused():
                 self._update(run_id, {}, ["paused"], "attribute_exists(#paused)", {})
-            case AttributesSet(turn=turn, attributes=attributes):
+            case AttributesSet(turn=turn, attributes=attributes, first=first):
                 values = {"attributes": run_items.attributes_value(attributes), "attributes_turn": n(turn)}
+                values["first_attributes"] = run_items.attributes_value(first)
                 later = "attribute_not_exists(#attributes_turn) OR #attributes_turn < :attributes_turn"
                 self._update(run_id, values, [], f"attribute_exists(pk) AND ({later})", {})
             case Published():
@@ -195,14 +197,10 @@ class DynamoRunStore:
             for item in self._table.query_run(run_id, "sk >= :first", {":first": s(" ")}, only=["sk"])
         ]
         for sk in names:  # in order: the record sorts last
+            if sk.startswith(STREAMS):
+                expire_stream(self._table, run_id, sk.removeprefix(STREAMS), at)
             later = 3 * _DAY if sk == RECORD else 0  # expired items are deleted within days
-            self._table.update_if(
-                key(run_id, sk),
-                "SET #expires = :at",
-                "attribute_exists(pk)",
-                {"#expires": EXPIRES_AT},
-                {":at": n(at + later)},
-            )
+            self._table.expire(key(run_id, sk), at + later)
 
     def _update(
         self, run_id: str, values: dict[str, Value], removed: list[str], condition: str, tested: dict[str, Value]

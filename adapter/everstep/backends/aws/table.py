@@ -14,7 +14,8 @@ from typing import Any, Final, final
 
 from everstep.backends.aws.clients import AwsClients
 from everstep.backends.aws.failures import RefusedError
-from everstep.backends.aws.items import Item, Value, partition
+from everstep.backends.aws.items import PARTITION, Item, Value
+from everstep.backends.aws.resources import EXPIRES_AT
 from everstep.errors import StoreBusyError
 
 _DELETED_AT_ONCE: Final = 25
@@ -45,6 +46,10 @@ class DynamoTable:
         self._name = name
 
     # --- writing -----------------------------------------------------------------------------------
+
+    def put(self, item: Item) -> None:
+        """Store the item, whatever is there. One request, 1 WRU for each KB."""
+        self._clients.call("dynamodb", "PutItem", TableName=self._name, Item=item)
 
     def put_new(self, item: Item) -> Refusal | None:
         """Store the item if there is none with its key: None. Otherwise what is there. One request, 1 WRU for each KB.
@@ -96,6 +101,11 @@ class DynamoTable:
         except RefusedError:
             return False
         return True
+
+    def expire(self, item_key: Item, at: int) -> None:
+        """Let an item expire at this time (seconds since the epoch), if it exists. 1 WRU for each KB of it."""
+        expression, condition = "SET #expires = :at", "attribute_exists(pk)"
+        self.update_if(item_key, expression, condition, {"#expires": EXPIRES_AT}, {":at": {"N": str(at)}})
 
     def delete(self, keys: Sequence[Item]) -> None:
         """Delete these items, which must differ. 1 WRU each (for each KB); one request for 25 of them."""
@@ -159,10 +169,25 @@ class DynamoTable:
 
         One request for each MB. The sizes of the items are added up before they are rounded up to 4 KB.
         """
+        yield from self.query_partition(PARTITION + run_id, condition, values, only=only)
+
+    def query_partition(
+        self,
+        pk: str,
+        condition: str,
+        values: dict[str, Value],
+        *,
+        only: Sequence[str] = (),
+        page: int | None = None,
+        backward: bool = False,
+    ) -> Iterator[Item]:
+        """As `query_run`, for any partition: `page` items in a request, as they are asked for."""
         yield from self._query(
             KeyConditionExpression=f"pk = :pk AND {condition}",
-            ExpressionAttributeValues={":pk": partition(run_id), **values},
+            ExpressionAttributeValues={":pk": {"S": pk}, **values},
             ConsistentRead=True,
+            ScanIndexForward=not backward,
+            **({} if page is None else {"Limit": page}),
             **_projection(only),
         )
 

@@ -9,6 +9,7 @@ from everstep.backends.memory.inspector import MemoryInspector
 from everstep.backends.memory.message_queue import MemoryMessageQueue, MemoryMessageSource
 from everstep.backends.memory.run_store import MemoryRunStore
 from everstep.backends.memory.step_log import MemoryStepLog
+from everstep.backends.memory.stream_store import MemoryStreamStore
 from everstep.ports import Backend
 
 __all__ = ["MemoryMessageSource", "open_memory"]
@@ -27,6 +28,7 @@ def open_memory(*, atomic_units: bool) -> Backend:
         inbox=MemoryInbox(database),
         hooks=MemoryHookRegistry(database),
         steps=MemoryStepLog(database),
+        streams=MemoryStreamStore(database),
         queue=MemoryMessageQueue(database),
         source=MemoryMessageSource(database),
         inspector=MemoryInspector(database),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar, final
 
 from everstep.core.history import Micros
-from everstep.ports import HookClaim
+from everstep.ports import HookClaim, StreamRecord
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -52,6 +52,8 @@ class Tables:
     published: Table[tuple[RunId, str], tuple[int, bytes]] = field(default_factory=Table)
     messages: Table[str, StoredMessage] = field(default_factory=Table)
     workers: Table[str, Micros] = field(default_factory=Table)
+    streams: Table[tuple[RunId, str], tuple[StreamRecord, ...]] = field(default_factory=Table)
+    stream_steps: Table[tuple[RunId, str, str], int] = field(default_factory=Table)
 
     def all(self) -> tuple[Table[Any, Any], ...]:
         return (
@@ -66,4 +68,6 @@ class Tables:
             self.published,
             self.messages,
             self.workers,
+            self.streams,
+            self.stream_steps,
         )

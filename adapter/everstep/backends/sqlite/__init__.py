@@ -15,6 +15,7 @@ from everstep.backends.sqlite.inspector import SqliteInspector
 from everstep.backends.sqlite.message_queue import SqliteMessageQueue, SqliteMessageSource
 from everstep.backends.sqlite.run_store import SqliteRunStore
 from everstep.backends.sqlite.step_log import SqliteStepLog
+from everstep.backends.sqlite.stream_store import SqliteStreamStore
 from everstep.backends.sqlite.worker_locks import WorkerLocks
 from everstep.errors import ConfigurationError
 from everstep.ports import Backend
@@ -60,6 +61,7 @@ def open_sqlite(
         inbox=SqliteInbox(database),
         hooks=SqliteHookRegistry(database),
         steps=SqliteStepLog(database),
+        streams=SqliteStreamStore(database),
         queue=SqliteMessageQueue(database),
         source=SqliteMessageSource(database, locks),
         inspector=SqliteInspector(database),

@@ -61,13 +61,14 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         """CREATE TABLE workers (
             worker TEXT NOT NULL PRIMARY KEY, alive_until INTEGER NOT NULL, lock_file TEXT) WITHOUT ROWID""",
     ),
-    # Version 2: hooks, children, cancelling, pausing, attributes that change, published values.
+    # Version 2: hooks, children, cancelling, pausing, attributes that change, published values, streams.
     (
         "ALTER TABLE runs ADD COLUMN reason TEXT",
         "ALTER TABLE runs ADD COLUMN parent TEXT",
         "ALTER TABLE runs ADD COLUMN paused_at INTEGER",
-        "ALTER TABLE runs ADD COLUMN seed_id TEXT",
+        "ALTER TABLE runs ADD COLUMN origin TEXT",
         "ALTER TABLE runs ADD COLUMN attributes_turn INTEGER NOT NULL DEFAULT -1",
+        "ALTER TABLE runs ADD COLUMN first_attributes TEXT",
         """CREATE TABLE hooks (
             token TEXT NOT NULL PRIMARY KEY, run_id TEXT NOT NULL, op INTEGER NOT NULL, root_id TEXT NOT NULL,
             workflow TEXT NOT NULL, opened_at INTEGER NOT NULL, kind TEXT NOT NULL, webhook INTEGER NOT NULL,
@@ -77,6 +78,12 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         """CREATE TABLE published (
             run_id TEXT NOT NULL, name TEXT NOT NULL, turn INTEGER NOT NULL, value BLOB NOT NULL,
             PRIMARY KEY (run_id, name)) WITHOUT ROWID""",
+        """CREATE TABLE stream_records (
+            run_id TEXT NOT NULL, name TEXT NOT NULL, first INTEGER NOT NULL, nonce TEXT NOT NULL, body BLOB NOT NULL,
+            PRIMARY KEY (run_id, name, first)) WITHOUT ROWID""",
+        """CREATE TABLE stream_steps (
+            run_id TEXT NOT NULL, name TEXT NOT NULL, step TEXT NOT NULL, first INTEGER NOT NULL,
+            PRIMARY KEY (run_id, name, step)) WITHOUT ROWID""",
     ),
 )
 """What to run for each version; a file of version *n* has seen the first *n*. Released entries never change."""

@@ -15,20 +15,24 @@ themselves. Put ``pytest.register_assert_rewrite("everstep.testing.contracts")``
 asserts show both sides. Needs pytest, so nothing else of everstep imports this package.
 """
 
+from everstep.testing.contracts.hook_registry import HookRegistryContract
 from everstep.testing.contracts.inbox import InboxContract
 from everstep.testing.contracts.inspector import InspectorContract
 from everstep.testing.contracts.message_queue import MessageQueueContract
 from everstep.testing.contracts.message_source import MessageSourceContract
 from everstep.testing.contracts.run_store import RunStoreContract
 from everstep.testing.contracts.step_log import StepLogContract
+from everstep.testing.contracts.stream_store import StreamStoreContract
 from everstep.testing.contracts.unit import UnitContract
 
 __all__ = [
+    "HookRegistryContract",
     "InboxContract",
     "InspectorContract",
     "MessageQueueContract",
     "MessageSourceContract",
     "RunStoreContract",
     "StepLogContract",
+    "StreamStoreContract",
     "UnitContract",
 ]
