@@ -19,9 +19,11 @@ from everstep import (
     publish,
     random,
     set_attributes,
+    sleep,
     start,
 )
 from everstep.core.history import RunStarted, WakeUpRequested
+from everstep.core.ids import child_run_id
 from everstep.testing import WorkflowEnvironment, replay
 
 
@@ -184,3 +186,30 @@ def test_a_run_publishes_so_many_names_and_no_more(app, env, turns):
     run = env.start(body)
     assert run.wait() == "refused"
     assert len(asyncio.run(run.published())) == 64
+
+
+@pytest.mark.parametrize("how", ["cancel", "terminate", "deadline"])
+def test_a_child_that_continued_as_new_ends_with_its_parent(app, env, how):
+    @app.workflow
+    async def child(left: int) -> str:
+        await sleep("1 day")
+        if left:
+            continue_as_new(left - 1)
+        return "nobody stopped me"
+
+    @app.workflow
+    async def body() -> str:
+        async with asyncio.timeout(1.5 * 86400 if how == "deadline" else None):
+            return await child(2)
+
+    run = env.start(body)
+
+    def in_second_life() -> bool:
+        first = env.connection.backend.inspector.get_run(child_run_id(run.run_id, 0))
+        return first is not None and first.closed
+
+    env.run_until_idle(in_second_life)
+    if how != "deadline":
+        asyncio.run(getattr(run, how)())
+    env.run_until_idle()
+    assert env.connection.get(child_run_id(run.run_id, 0)).status is RunStatus.CANCELLED
