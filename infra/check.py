@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from infra.calls import BACKEND, BackendSource
-from infra.template import Scope, Template, load_template, sequence
+from infra.template import Scope, Template, Value, load_template, sequence
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
@@ -74,6 +74,9 @@ NEVER: Final[Mapping[str, frozenset[str]]] = {
 ACTIONS: Final = {"sqs:SendMessageBatch": "sqs:SendMessage", "s3:HeadObject": "s3:GetObject"}
 """What a policy must allow, where it is not named as the operation."""
 
+NOT_OF_A_VERSION: Final = ("AutoPublishAlias", "AutoPublishAliasAllProperties", "Events")
+"""Properties that SAM makes other resources of."""
+
 PLATFORM: Final = frozenset(
     {
         *("logs:CreateLogStream", "logs:PutLogEvents", "xray:PutTelemetryRecords", "xray:PutTraceSegments"),
@@ -88,6 +91,7 @@ def check_all(template: Template, root: Path = ROOT) -> list[str]:
     return [
         *check_handlers(template, root),
         *check_environment(template, root),
+        *check_versions(template),
         *check_queues(template),
         *check_table(template, root),
         *check_permissions(template, root),
@@ -120,6 +124,40 @@ def check_environment(template: Template, root: Path) -> Iterator[str]:
         yield f"the template sets {name}, which no code reads"
     for name in sorted(AWAITED & read):
         yield f"the code reads {name} now: take it out of AWAITED in infra/check.py"
+
+
+def check_versions(template: Template) -> Iterator[str]:
+    """A version is published anew exactly when something in the function's properties is: see the template."""
+    for function in FUNCTIONS:
+        properties = dict(template.properties(function))
+        described = set(parameters_in(template, properties.pop("VersionDescription", None)))
+        for apart in NOT_OF_A_VERSION:
+            properties.pop(apart, None)
+        used = set(parameters_in(template, properties))
+        for name in sorted(used - described):
+            yield f"{function}: a new value of {name} makes no new version: name it in VersionDescription"
+        for name in sorted(described - used):
+            yield f"{function}: VersionDescription names {name}, which does not change the function"
+
+
+def parameters_in(template: Template, value: Value | Mapping[str, Value]) -> Iterator[str]:
+    """Parameters that the value refers to, directly or by a condition."""
+    match value:
+        case {"Ref": str(name)} if name in template.parameters:
+            yield name
+        case {"Fn::Sub": str(text)}:
+            yield from (name for name in re.findall(r"\$\{([^}!]+)\}", text) if name in template.parameters)
+        case {"Fn::If": [str(condition), *branches]}:
+            yield from parameters_in(template, template.section("Conditions")[condition])
+            yield from parameters_in(template, branches)
+        case dict():
+            for each in value.values():
+                yield from parameters_in(template, each)
+        case list():
+            for each in value:
+                yield from parameters_in(template, each)
+        case _:
+            pass
 
 
 def check_queues(template: Template) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import inspect
@@ -19,6 +20,7 @@ from everstep.codec.typed import SignatureCodec
 from everstep.core.attributes import check_attributes
 from everstep.core.durations import Duration, When, duration_micros, moment_after
 from everstep.core.history import Micros
+from everstep.core.limits import is_unicode
 from everstep.core.lint import check_body
 from everstep.core.replay import Replay
 from everstep.core.retry import DEFAULT_MAX_RETRIES, RetryPolicy
@@ -121,6 +123,8 @@ class Workflow(Generic[P, R_co]):
     ) -> Workflow[P, R_co]:
         """This workflow with start options, to be given to `start`; they cannot collide with its own arguments.
 
+        Options that are not given stay as they are, so that calls can be chained.
+
         Args:
             idempotency_key: starting again with the same key and input gives the same run; with another input it is an
                 `IdempotencyConflictError`. 1 to 256 characters.
@@ -131,11 +135,14 @@ class Workflow(Generic[P, R_co]):
             raise TypeError(f"an idempotency key is text, not {type(idempotency_key).__name__} {idempotency_key!r}")
         if idempotency_key is not None and not 1 <= len(idempotency_key) <= MAX_KEY_LENGTH:
             raise ValueError(f"an idempotency key has 1 to {MAX_KEY_LENGTH} characters, not {len(idempotency_key)}")
-        chosen = Workflow(self.func, name=self.name, app=self.app)
+        if idempotency_key is not None and not is_unicode(idempotency_key):
+            raise ValueError(f"idempotency key {idempotency_key!r} is not valid Unicode (a lone surrogate)")
+        before = self.options
+        chosen = copy.copy(self)
         chosen.options = StartOptions(
-            idempotency_key=idempotency_key,
-            attributes=check_attributes(attributes or {}),
-            start_at=start_at,
+            idempotency_key=before.idempotency_key if idempotency_key is None else idempotency_key,
+            attributes=before.attributes if attributes is None else check_attributes(attributes),
+            start_at=before.start_at if start_at is None else start_at,
         )
         return chosen
 

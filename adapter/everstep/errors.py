@@ -184,7 +184,8 @@ class HookConflictError(HookError):
     def __init__(self, token: str, run_id: str) -> None:
         super().__init__(
             f"the token {token!r} belongs to a hook of run {run_id}: a token has one open hook at a time. Choose "
-            f"another token, or look at that run; it is free again when that hook is disposed or the run has ended"
+            f"another token, or look at that run; it is free again when that hook is disposed ('async with' does it) "
+            f"or the run has ended"
         )
         self.token = token
         self.run_id = run_id

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 from collections.abc import AsyncIterator, Generator
 from dataclasses import dataclass
 from datetime import datetime
@@ -40,13 +39,19 @@ class HookEvent(Generic[T_co]):
     """An open hook in a workflow body.
 
     ``await`` gives the next payload, ``async for`` all of them until it is disposed, in the order in which they came,
-    also those that came before the body asked. ``async with`` disposes of it at the end of the block. A hook that is
-    still open when the run ends is disposed then.
+    also those that came before the body asked. ``async with`` disposes of it at the end of the block; what has come by
+    then and was not asked for is dropped. A hook that is still open when the run ends is disposed then.
+
+    Awaiting it is a `HookConflictError` when its token belongs to another open hook, and a `HookDisposedError` when it
+    was disposed.
     """
 
     def __init__(self, hook: Hook, metadata: Any = None) -> None:
         self._hook = hook
         self.metadata = metadata
+
+    def __hash__(self) -> int:
+        return hash(self._hook)
 
     @property
     def token(self) -> str:
@@ -66,11 +71,17 @@ class HookEvent(Generic[T_co]):
             raise StopAsyncIteration from None
 
     async def get_conflict(self) -> str | None:
-        """The id of the run that has the token; None when this run has it, and then payloads can come."""
+        """The id of the run that has the token; None when it is this hook's, and then payloads can come.
+
+        The answer comes with the next turn. It is this run's own id where another hook of the run has the token.
+        """
         return await self._hook.conflict()
 
     def dispose(self) -> None:
-        """Take nothing any more. The token is free again, also for this run."""
+        """Take nothing any more, not even what has come and was not asked for. The token is free again.
+
+        It may be done twice. Whoever waits for the hook gets a `HookDisposedError`; an ``async for`` ends.
+        """
         self._hook.dispose()
 
     async def __aenter__(self) -> Self:
@@ -223,7 +234,8 @@ async def resume_hook(hook: str | HookInfo, payload: Any = None, *, resume_id: s
     Args:
         hook: the token, or what `get_hook_by_token` found.
         payload: an object of the hook's class, or data that fits it; anything that can be stored where it has no class.
-        resume_id: of several calls with the same one the run sees the first; give it one where a call may be repeated.
+        resume_id: of several calls with the same one, for the same token, a run sees the first; give it one where a
+            call may be repeated.
 
     Raises:
         HookNotFoundError: no run has an open hook with this token.
@@ -259,12 +271,7 @@ def encode_payload(kind: str, payload: Any) -> bytes:
     cls = payload_class(kind)
     if cls is None:  # it has no class, or this process does not have it: the run will see whether it fits
         return values.encode(payload, where="the payload of a hook")
-    codec = _codec_of(cls)
-    try:
-        json.dumps(payload)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise TypeValidationError(f"the payload of a hook for {kind} is {kind}(…) or plain data: {error}") from error
-    return codec.encode_json(payload)
+    return _codec_of(cls).encode_json(payload)
 
 
 def refuse_body(call: str) -> None:

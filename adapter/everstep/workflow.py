@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Awaitable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from datetime import datetime
+from functools import lru_cache
 from random import Random
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -26,7 +27,7 @@ MAX_PUBLISHED: Final = 64
 MAX_PUBLISHED_NAME: Final = 128
 MAX_PUBLISHED_BYTES: Final = 64 * 1024
 
-_PUBLISHED: Final = ValueCodec(Any, "a published value")
+_PUBLISHED: Final = "a published value"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,12 +132,14 @@ def remove_attributes(*keys: str) -> None:
     _run("remove_attributes()").set_attributes(check_changes(dict.fromkeys(keys)))
 
 
-def publish(name: str, value: object) -> None:
+def publish(name: str, value: object, *, type: Any = Any) -> None:
     """Let anybody read a value by its name at once (`Run.query`), without waking the run. It replaces an earlier one.
 
     Args:
         name: 1 to 128 printable characters; a run has at most 64 names.
         value: anything that can be stored, up to 64 KiB as JSON. What is larger belongs into a stream.
+        type: the annotation that says how it is stored, such as ``list[Progress]``. An object of a dataclass or a
+            pydantic model needs none.
     """
     run = _run("publish()")
     if not isinstance(name, str) or not 1 <= len(name) <= MAX_PUBLISHED_NAME or not name.isprintable():
@@ -146,13 +149,27 @@ def publish(name: str, value: object) -> None:
     if name not in run.published and len(run.published) >= MAX_PUBLISHED:
         raise ConfigurationError(f"a run publishes at most {MAX_PUBLISHED} names, and {name!r} would be one more")
     with run.loop.trusting:
-        data = _PUBLISHED.encode(value)
+        data = _codec_for(value, type).encode(value)
     if len(data) > MAX_PUBLISHED_BYTES:
         raise SerializationError(
             f"the value published as {name!r} is {len(data):,} bytes as JSON, more than {MAX_PUBLISHED_BYTES:,}: "
             f"publish a summary, and write the rest to a stream"
         )
     run.publish(name, data)
+
+
+def _codec_for(value: object, annotation: Any) -> ValueCodec:
+    if annotation is Any and (is_dataclass(value) or hasattr(value, "__pydantic_serializer__")):
+        annotation = value.__class__
+    try:
+        return _codec_of(annotation)
+    except TypeError:  # an annotation that has no hash
+        return ValueCodec(annotation, _PUBLISHED)
+
+
+@lru_cache(maxsize=256)
+def _codec_of(annotation: Any) -> ValueCodec:
+    return ValueCodec(annotation, _PUBLISHED)
 
 
 def cancellation_requested() -> bool:

@@ -12,6 +12,7 @@ from everstep.backends.memory import MemoryMessageSource, open_memory
 from everstep.backends.sqlite import open_sqlite
 from everstep.ports import Backend
 from everstep.testing.contracts import (
+    HookRegistryContract,
     InboxContract,
     InspectorContract,
     MessageQueueContract,
@@ -48,6 +49,9 @@ class TestRunStore(OnEveryBackend, RunStoreContract): ...
 
 
 class TestInbox(OnEveryBackend, InboxContract): ...
+
+
+class TestHookRegistry(OnEveryBackend, HookRegistryContract): ...
 
 
 class TestStepLog(OnEveryBackend, StepLogContract): ...

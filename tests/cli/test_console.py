@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -163,6 +163,36 @@ def test_lines_from_many_threads_stay_whole() -> None:
             thread.join()
         console.send_lines(None)
     assert sorted(taken) == sorted(f"{number} " * 20 for number in range(4) for _ in range(50))
+
+
+class Interrupted(Terminal):
+    """A stream that a signal interrupts in the middle of a write, and that refuses to be entered again, as files do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = False
+        self.handlers: list[Callable[[], None]] = []
+
+    def write(self, text: str) -> int:
+        if self.entered:
+            raise RuntimeError("reentrant call")
+        self.entered = True
+        try:
+            if self.handlers:
+                self.handlers.pop()()
+            return super().write(text)
+        finally:
+            self.entered = False
+
+
+def test_what_a_signal_handler_says_in_the_middle_of_a_line_comes_after_it() -> None:
+    console = Console(Interrupted(), Interrupted())
+    for stream, write in ((console.err, console.say), (console.out, console.data)):
+        assert isinstance(stream, Interrupted)
+        stream.handlers = [lambda write=write: write("stopping")]  # type: ignore[misc]
+        write("a line")
+        write("another")
+        assert written(stream) == "a line\nstopping\nanother\n"
 
 
 def test_what_is_said_begins_on_a_line_of_its_own():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -180,9 +182,6 @@ def test_a_run_that_does_not_say_its_app_needs_one(folder):
     (folder.path / "plain.py").write_text(
         "from everstep import start_sync\nfrom shop import greet\nprint(start_sync(greet, 'Ada').run_id)\n"
     )
-    import subprocess
-    import sys
-
     run_id = subprocess.run(
         [sys.executable, "plain.py"],
         cwd=folder.path,
@@ -195,3 +194,52 @@ def test_a_run_that_does_not_say_its_app_needs_one(folder):
     assert without.code == 2
     assert "--app" in without.line
     assert folder.run("resume", run_id, "--app", "shop.py", "-q").out == '["Hello Ada"]\n'
+
+
+def test_a_script_that_was_killed_is_gone_on_with_by_the_command(folder):
+    """What the script's own classes and lazily imported ones did to the run, they do again where both are missing."""
+    (folder.path / "lazy.py").write_text("class LateError(OSError): pass\n")
+    script = folder.path / "script.py"
+    script.write_text(
+        "import os, signal\n"
+        "from everstep import Workflows, run, serializable\n"
+        "wf = Workflows()\n"
+        "class SoldOutError(Exception): pass\n"
+        "@serializable\n"
+        "class Ticket:\n"
+        "    seat = 5\n"
+        "    def _workflow_serialize(self): return None\n"
+        "    @classmethod\n"
+        "    def _workflow_deserialize(cls, data): return cls()\n"
+        "@wf.step(max_retries=0)\n"
+        "def buy(): raise SoldOutError('none left')\n"
+        "@wf.step(max_retries=0)\n"
+        "def ask():\n"
+        "    import lazy\n"
+        "    raise lazy.LateError(110, 'too late')\n"
+        "@wf.step\n"
+        "def ticket(): return Ticket()\n"
+        "@wf.step\n"
+        "def tell(what): return what\n"
+        "@wf.step\n"
+        "def die():\n"
+        "    if 'DIE' in os.environ: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "@wf.workflow\n"
+        "async def main():\n"
+        "    told = []\n"
+        "    try: await buy()\n"
+        "    except SoldOutError as error: told.append(await tell(str(error)))\n"
+        "    try: await ask()\n"
+        "    except OSError as error: told.append(await tell([type(error).__name__, str(error), error.errno]))\n"
+        "    told.append((await ticket()).seat)\n"
+        "    await die()\n"
+        "    return told\n"
+        "if __name__ == '__main__': run(main)\n"
+    )
+    killed = subprocess.run(
+        [sys.executable, "script.py"], cwd=folder.path, env={**folder.environment, "DIE": "1"}, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    run_id = folder.run("inspect", "runs", "--json").json["runs"][0]["run_id"]
+    resumed = folder.run("resume", run_id, "--app", "script.py", "-q")
+    assert (resumed.code, resumed.out) == (0, '["none left",["LateError","[Errno 110] too late",110],5]\n'), resumed.err

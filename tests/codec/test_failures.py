@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import builtins
+import copy
 import dataclasses
 import json
+import pickle
 import sys
+import textwrap
 import traceback
 from datetime import timedelta
 from types import ModuleType
@@ -138,6 +141,7 @@ def everstep_errors() -> list[BaseException]:
         errors.WorkflowRunParkedError: errors.WorkflowRunParkedError("r", "why"),
         errors.HookConflictError: errors.HookConflictError("t", "r"),
         errors.HookDisposedError: errors.HookDisposedError("t"),
+        errors.StreamClosedError: errors.StreamClosedError("r", "main"),
         errors.HookNotFoundError: errors.HookNotFoundError("t"),
         errors.StepNotRegisteredError: errors.StepNotRegisteredError("s"),
         errors.RetryableError: errors.RetryableError("m", retry_after=timedelta(seconds=3)),
@@ -282,7 +286,7 @@ def test_classes_that_are_not_here() -> None:
         del sys.modules["gone_module"]
     back = decode_error(data)
     assert isinstance(back, RemoteError)
-    assert str(back) == "GoneError: m"
+    assert (back.name, back.message) == ("GoneError", "m")
     assert back.remote_traceback  # type: ignore[attr-defined]
     for name in (
         "this:x",
@@ -297,6 +301,59 @@ def test_classes_that_are_not_here() -> None:
         back = decode_error(json.dumps({"type": name, "message": "m", "args": []}).encode())
         assert isinstance(back, RemoteError)
     assert "this" not in sys.modules
+
+
+def test_a_stand_in_passes_for_its_class() -> None:
+    """A body saw the class itself before a restart: what it does with the error must be the same with the stand-in."""
+    module = ModuleType("gone_module")
+    source = """
+        class GoneError(OSError):
+            def __init__(self, number, why, hint):
+                super().__init__(number, why)
+                self.hint = hint
+            def __str__(self):
+                return f"gone: {self.strerror}"
+        class TiredError(FatalError, TimeoutError): pass
+        class OtherError(Exception): pass
+    """
+    exec(textwrap.dedent(source), {**module.__dict__, "FatalError": errors.FatalError}, module.__dict__)
+    sys.modules["gone_module"] = module
+    try:
+        data = encode_error(raised(module.GoneError(2, "no such file", "look elsewhere")))
+        first = decode_error(data)
+        tired = encode_error(module.TiredError("m"))
+        other = encode_error(module.OtherError("m", 1))
+    finally:
+        del sys.modules["gone_module"]
+    again = decode_error(data)
+    for error in (again, decode_error(encode_error(again)), copy.copy(again), pickle.loads(pickle.dumps(again))):
+        assert isinstance(error, RemoteError)
+        assert isinstance(error, OSError)
+        assert type(error).__name__ == type(first).__name__ == "GoneError"
+        assert str(error) == str(first) == "gone: no such file"
+        assert error.args == first.args
+        assert error.errno == 2
+        assert error.hint == "look elsewhere"  # type: ignore[attr-defined]
+        assert describe_error(encode_error(error)).type == "gone_module.GoneError"
+        assert traceback.format_exception_only(error) == ["gone_module.GoneError: gone: no such file\n"]
+    assert isinstance(decode_error(tired), errors.FatalError)
+    assert isinstance(decode_error(tired), TimeoutError)
+    assert decode_error(other).args == ("m", 1)
+
+
+def test_an_error_of_a_script_is_known_where_the_script_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = ModuleType("__main__")
+    script.__file__ = "/somewhere/shop.py"
+    exec("class CardError(Exception): pass", script.__dict__)
+    imported = ModuleType("shop")
+    exec("class CardError(Exception): pass", imported.__dict__)
+    with monkeypatch.context() as run_as_a_script:
+        run_as_a_script.setitem(sys.modules, "__main__", script)
+        data = encode_error(script.CardError("m"))
+        assert describe_error(data).type == "shop.CardError"
+        assert type(decode_error(data)) is script.CardError
+    monkeypatch.setitem(sys.modules, "shop", imported)
+    assert type(decode_error(data)) is imported.CardError
 
 
 def test_group_of_a_class_that_is_not_here() -> None:

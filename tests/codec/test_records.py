@@ -20,7 +20,7 @@ from everstep.codec.records import (
 )
 from everstep.core import history as h
 from everstep.core import messages as m
-from everstep.core.run import Parent, Problem, RunRecord, RunStatus
+from everstep.core.run import Origin, Parent, Problem, RunRecord, RunStatus
 from everstep.errors import SerializationError
 
 number = st.integers(0, 2**53)
@@ -36,6 +36,7 @@ FIELDS: dict[str, Any] = {
     "bytes | None": st.none() | payload,
     "Micros | None": st.none() | number,
     "Mapping[str, str]": st.dictionaries(name, name, max_size=3),
+    "Mapping[str, str] | None": st.none() | st.dictionaries(name, name, max_size=3),
     "Mapping[str, str | None]": st.dictionaries(name, st.none() | name, max_size=3),
     "RunStatus": st.sampled_from(RunStatus),
 }
@@ -46,6 +47,7 @@ def instances(cls: type) -> st.SearchStrategy[Any]:
     if cls is RunRecord:
         fields["problem"] = st.none() | instances(Problem)
         fields["parent"] = st.none() | instances(Parent)
+        fields["origin"] = st.none() | instances(Origin)
         fields["attributes_turn"] = st.integers(-1, 2**53)
     if cls is m.StartRun:
         fields["run"] = instances(RunRecord)

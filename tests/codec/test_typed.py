@@ -517,10 +517,41 @@ def test_messages_of_a_base_instance_and_of_a_broken_model() -> None:
     )
     broken = Item.model_construct(name=7)
     text = message(lambda: ValueCodec(Item, "result of step 's'").encode(broken))
-    assert text == (
-        "result of step 's' does not fit its annotation: expected `str`, found field_name='name', "
-        "input_value=7, input_type=int"
-    )
+    assert text == "result of step 's' at $.name: Input should be a valid string (got int 7)"
+
+
+@dataclasses.dataclass
+class Parcel:
+    weight: Annotated[int, Field(gt=0)]
+    label: str = None  # type: ignore[assignment]
+    address: str = "here"
+
+
+class Shelf(BaseModel):
+    parcels: list[Parcel]
+    note: str = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("value", "where"),
+    [
+        (Parcel(-1), "$.weight: Input should be greater than 0 (got int -1)"),
+        (Parcel(1, address=None), "$.address: Input should be a valid string (got NoneType None)"),  # type: ignore[arg-type]
+        (Parcel("1"), "$.weight: Input should be a valid integer (got str '1')"),  # type: ignore[arg-type]
+        (Shelf(parcels=[Parcel(1)]).model_copy(update={"parcels": [Parcel(1), Parcel("x")]}), "$.parcels[1].weight:"),  # type: ignore[arg-type]
+        (Shelf.model_construct(parcels=None), "$.parcels: Input should be a valid array (got NoneType None)"),
+    ],
+)
+def test_what_could_not_be_read_back_is_not_written(value: Any, where: str) -> None:
+    """Instances are not checked when they are made or changed; a stored one that does not fit would park its run."""
+    text = message(lambda: ValueCodec(type(value), "result of step 's'").encode(value))
+    assert text.startswith(f"result of step 's' at {where}")
+
+
+def test_a_default_of_none_is_a_value_of_its_field() -> None:
+    for value in (Parcel(1), Shelf(parcels=[Parcel(2, None), Parcel(3, "l")]), Shelf(parcels=[], note="n")):  # type: ignore[arg-type]
+        codec = ValueCodec(type(value), "result of step 's'")
+        assert codec.decode(codec.encode(value)) == value
 
 
 def test_messages_of_stored_values_that_do_not_fit() -> None:

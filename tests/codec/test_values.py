@@ -270,6 +270,11 @@ def test_registered_classes(value: Any) -> None:
     assert values.decode(values.encode(value)) == value
 
 
+def test_a_registered_class_that_does_not_fit_itself_is_not_written() -> None:
+    with pytest.raises(SerializationError, match=r"\$\[0\] is of the registered class Order: Order, field 'id'"):
+        values.encode([Order(id=None, lines=[])])  # type: ignore[arg-type]
+
+
 def test_registering_again_and_conflicts() -> None:
     serializable(Point)
     again = type("Point", (Point,), {"__module__": Point.__module__, "__qualname__": "Point"})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,7 +15,8 @@ from types import ModuleType
 
 import pytest
 
-from everstep import WorkflowRunFailedError
+from everstep import HookNotFoundError, RunStatus, WorkflowRunCancelledError, WorkflowRunFailedError, resume_hook_sync
+from everstep.core.ids import child_run_id
 from everstep.testing import WorkflowEnvironment
 from tests.docs.pages import ROOT
 
@@ -21,11 +24,14 @@ EXAMPLES = ROOT / "examples"
 LIMIT = 5.0
 
 PRINTED = {
+    "approval": ["Dear manager, please decide about 120", "paid 120 euros, approved by the director"],
+    "cancel_cleanup": ["returned: room of ada\nreturned: flight of ada\ncancelled: the customer is ill"],
     "create_site": ['"title": "Ada\'s place"', '"pages": 3'],
     "deadline": ["anvil: 9.50, as of yesterday"],
     "fan_out": ["39800"],
     "long_sleeper": ["Welcome! Your trial runs for 2 seconds.", "Your trial has ended.", "ended at 20"],
     "streaming_report": ["[forget the last 5 words]", "The report: Section 1 says", "rivers. (end)", "30 words"],
+    "parent": ["45 imported, 5 failed:", "file-50.csv: it is empty"],
     "order": ["Receipt(order_id='o1', payment='payment for 12.50", "shipment='shipment of reservation-o1'"],
 }
 
@@ -91,3 +97,61 @@ def test_an_order_that_fails_is_undone_in_reverse(example: ModuleType, capsys: p
         env.run(example.place_order, order)
     assert isinstance(caught.value.__cause__, example.OutOfStockError)
     assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == ["released", "refunded"]
+
+
+def _token(mail: str) -> str:
+    found = re.search(r"token=(\S+)", mail)
+    assert found is not None
+    return found[1]
+
+
+@pytest.mark.parametrize("example", ["approval"], indirect=True)
+@pytest.mark.parametrize("approved", [True, False])
+def test_an_approval_within_days(example: ModuleType, capsys: pytest.CaptureFixture[str], approved: bool) -> None:
+    with WorkflowEnvironment(example.wf) as env:
+        run = env.start(example.expense, 80, patience=3 * 86400)
+        env.run_until_idle(lambda: len(env.history(run).turns) == 2)  # the mail is sent
+        assert asyncio.run(run.attributes()) == {"waits_for": "manager"}
+        resume_hook_sync(_token(capsys.readouterr().out), {"approved": approved, "by": "manager"})
+        result = run.wait()
+        assert asyncio.run(run.attributes()) == {}
+    assert result == ("paid 80 euros, approved by the manager" if approved else "refused by the manager")
+
+
+@pytest.mark.parametrize("example", ["approval"], indirect=True)
+def test_an_approval_that_comes_too_late(example: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    with WorkflowEnvironment(example.wf) as env:
+        run = env.start(example.expense, 80, patience=3 * 86400)
+        assert run.wait() == "paid 80 euros, approved by the director"
+        assert asyncio.run(run.query("note")) == "the manager did not answer"
+        with pytest.raises(HookNotFoundError):
+            resume_hook_sync(_token(capsys.readouterr().out), {"approved": True, "by": "manager"})
+
+
+@pytest.mark.parametrize("example", ["parent"], indirect=True)
+def test_the_children_of_a_parent(example: ModuleType) -> None:
+    with WorkflowEnvironment(example.wf) as env:
+        run = env.start(example.import_all)
+        report = run.wait()
+        children = [env.connection.get(child_run_id(run.run_id, number)) for number in range(50)]
+        assert asyncio.run(run.query("progress")) == {"done": 50, "of": 50}
+    assert [child.status for child in children].count(RunStatus.FAILED) == len(report.failed) == 5
+    assert {child.attributes["batch"] for child in children} == {"monday"}
+
+
+async def _no_reply(customer: str) -> None: ...
+
+
+@pytest.mark.parametrize("example", ["cancel_cleanup"], indirect=True)
+def test_a_trip_is_cancelled_while_the_customer_waits(
+    example: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(example.ask_customer, "func", _no_reply)
+    with WorkflowEnvironment(example.wf) as env:
+        run = env.start(example.book_trip, "ada")
+        env.run_until_idle(lambda: len(env.history(run).turns) == 4)  # it sleeps
+        asyncio.run(run.cancel("strike"))
+        with pytest.raises(WorkflowRunCancelledError, match="strike"):
+            run.wait()
+        env.run_until_idle()
+    assert capsys.readouterr().out.splitlines() == ["returned: room of ada", "returned: flight of ada"]

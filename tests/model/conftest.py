@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, TypeVar
 
 import pytest
 
 from everstep import Workflows
 from everstep.testing import WorkflowEnvironment
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -33,3 +37,8 @@ def environment() -> Iterator[Callable[..., WorkflowEnvironment]]:
 def env(app: Workflows, environment: Callable[..., WorkflowEnvironment]) -> WorkflowEnvironment:
     """The app in memory, with a virtual clock; every turn is verified by a replay from scratch."""
     return environment(app)
+
+
+def do(awaitable: Coroutine[Any, Any, T]) -> T:
+    """What a method of a run returns, in a test without an event loop."""
+    return asyncio.run(awaitable)

@@ -28,6 +28,11 @@ class Point:
     y: int
 
 
+@dataclass
+class Weight:
+    grams: int
+
+
 class Customer(BaseModel):
     name: str
     since: datetime
@@ -107,6 +112,22 @@ def test_a_result_that_does_not_fit_fails_the_step_without_retries(app, env):
     assert isinstance(caught.value.__cause__, TypeValidationError)
     assert "step 'count'" in str(caught.value.__cause__)
     assert len(attempts) == 1
+
+
+def test_an_instance_that_does_not_fit_its_own_class_fails_the_step_and_does_not_park_the_run(app, env):
+    @app.step(name="weigh")
+    async def weigh() -> Weight:
+        return Weight(grams=None)  # type: ignore[arg-type]
+
+    @app.workflow
+    async def body() -> str | None:
+        try:
+            await weigh()
+        except TypeValidationError as error:
+            return str(error)
+        return None
+
+    assert env.run(body) == "result of step 'weigh' at $.grams: Input should be a valid integer (got NoneType None)"
 
 
 def test_a_return_value_that_does_not_fit_fails_the_run(app, env):

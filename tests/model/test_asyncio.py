@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from contextvars import ContextVar
 
 import pytest
@@ -284,6 +285,87 @@ def test_sets_of_calls_tasks_and_futures_have_an_order_of_their_own(app, env, ec
         return [await task for task in tasks], len(futures)
 
     check(app, env, body)
+
+
+def test_a_set_of_gathers_has_an_order_of_its_own(app, env, echo):
+    """`asyncio.gather` makes its future without asking the loop, and `asyncio.wait` puts it into a set."""
+
+    @app.workflow
+    async def body():
+        done, _ = await asyncio.wait([asyncio.gather(echo(number), echo(0)) for number in range(20)])
+        return [await echo(gathered.result()[0]) for gathered in done]
+
+    check(app, env, body)
+
+
+def test_a_set_of_gathers_outside_of_a_body_is_as_ever():
+    async def main():
+        gathered = [asyncio.gather(asyncio.sleep(0, number)) for number in range(20)]
+        done, _ = await asyncio.wait(gathered)
+        return done == set(gathered), len({hash(each) for each in gathered})
+
+    assert asyncio.run(main()) == (True, 20)
+
+
+def test_the_garbage_collector_does_not_close_generators_at_moments_of_its_own(app, environment, echo):
+    @app.workflow
+    async def body():
+        async def numbers():
+            try:
+                yield 1
+            finally:
+                await echo("closed")
+
+        for number in range(5):
+            generator = numbers()
+            await anext(generator)
+            cycle = [generator]
+            cycle.append(cycle)
+            del generator, cycle
+            await echo([[] for _ in range(number)])
+
+    before = gc.get_threshold()
+    env = environment(app, verify=False)
+    try:
+        gc.set_threshold(1, 1, 1)
+        run = env.start(body)
+        run.wait()
+    finally:
+        gc.set_threshold(*before)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        replay(app, env.history(run))
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_a_generator_that_is_dropped_is_closed_in_the_same_turn(app, env, echo):
+    @app.workflow
+    async def body():
+        log = []
+
+        async def numbers():
+            try:
+                yield 1
+                yield 2
+            finally:
+                log.append(await echo("closed"))
+
+        async for _ in numbers():
+            break
+        asyncio.get_running_loop().call_later(5, numbers_of(numbers).clear)
+        await sleep(10)
+        return log
+
+    def numbers_of(numbers):
+        generator = numbers()
+        with pytest.raises(StopIteration):
+            generator.__anext__().send(None)
+        return [generator]
+
+    assert check(app, env, body) == ["closed", "closed"]
 
 
 def test_nested_functions_and_recursion(app, env, echo):

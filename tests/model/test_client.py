@@ -118,10 +118,40 @@ def test_the_same_key_gives_the_same_run(env, double, app):
         assert start_sync(double.with_options(idempotency_key="order-2"), 3).run_id != handle.run_id
 
 
+def test_the_same_input_in_another_order_is_the_same(app, env):
+    @app.workflow
+    async def body(order):
+        return order
+
+    keyed = body.with_options(idempotency_key="order-1")
+    with env:
+        handle = start_sync(keyed, {"id": 1, "lines": [{"a": 1, "b": (2,)}]})
+        assert start_sync(keyed, {"lines": [{"b": (2,), "a": 1}], "id": 1}).run_id == handle.run_id
+        for other in ({"id": 1, "lines": [{"a": 1, "b": [2]}]}, {"id": True, "lines": [{"a": 1, "b": (2,)}]}):
+            with pytest.raises(IdempotencyConflictError, match="another input"):
+                start_sync(keyed, other)
+
+
 @pytest.mark.parametrize("key", ["", "x" * 257])
 def test_keys_have_a_length(double, key):
     with pytest.raises(ValueError, match="an idempotency key has 1 to 256 characters"):
         double.with_options(idempotency_key=key)
+
+
+def test_a_key_is_text_that_can_be_written(double):
+    with pytest.raises(ValueError, match="is not valid Unicode"):
+        double.with_options(idempotency_key="order-\ud800")
+
+
+def test_options_that_are_not_given_stay_as_they_are(env, double):
+    keyed = double.with_options(idempotency_key="order-1", attributes={"a": "1"}, start_at="1h")
+    labelled = keyed.with_options(attributes={"b": "2"})
+    assert (labelled.options.idempotency_key, labelled.options.start_at) == ("order-1", "1h")
+    assert labelled.options.attributes == {"b": "2"}
+    assert labelled.with_options(idempotency_key="order-2").options.attributes == {"b": "2"}
+    assert (keyed.options.attributes, double.options.idempotency_key) == ({"a": "1"}, None)
+    with env:
+        assert start_sync(labelled, 1).run_id == start_sync(keyed, 1).run_id
 
 
 def test_options_do_not_collide_with_arguments(app, env):
@@ -146,6 +176,8 @@ def test_attributes(env, double):
         ({"k" * 257: "x"}, "257 characters"),
         ({"k": "ö" * 129}, "longer than 256 bytes"),
         ({"k": 3}, "key and value are text; got 3"),
+        ({"k": "\udcff"}, "is not valid Unicode"),
+        ({"\udcff": "v"}, "is not valid Unicode"),
         ({str(number): "x" for number in range(65)}, "at most 64 attributes, not 65"),
         ("text", "a mapping of text to text, not str"),
     ],

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import logging.handlers
+import os
 import random as chance
 import socket
 import subprocess
 import sys
+import threading
 import time
 import warnings
+from datetime import timedelta
+from importlib.metadata import distributions
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -19,9 +26,12 @@ from everstep import (
     WorkflowNotRegisteredError,
     WorkflowRunParkedError,
     Workflows,
+    now,
     sleep,
 )
-from everstep.runtime.advance import Arrival, advance
+from everstep.assembly import connect_sqlite, use_connection
+from everstep.runtime.advance import advance
+from everstep.runtime.decision import Arrival
 from everstep.testing import History, replay
 
 
@@ -69,6 +79,14 @@ def reads_a_file_and_hides_it():
         (reads_a_file, "open('/etc/hostname')"),
         (reads_a_file_and_hides_it, "open('/etc/hostname')"),
         (lambda: socket.gethostbyname("localhost"), "socket.gethostbyname"),
+        (lambda: os.listdir("/"), "os.listdir('/')"),  # noqa: PTH208
+        (lambda: list(os.scandir("/")), "os.scandir('/')"),
+        (lambda: input("name?"), "input('name?')"),
+        pytest.param(
+            lambda: threading.Thread(target=print).start(),
+            "threading.Thread.start()",
+            marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="no audit event"),
+        ),
         (lambda: subprocess.Popen([sys.executable]), "subprocess.Popen"),
         (lambda: asyncio.get_running_loop().run_in_executor(None, print), "loop.run_in_executor()"),
         (lambda: asyncio.get_running_loop().add_signal_handler(1, print), "loop.add_signal_handler()"),
@@ -113,6 +131,74 @@ def test_imports_and_tracebacks_are_no_io(app, env):
             return "ValueError" in traceback.format_exc(), wave.__name__
 
     assert env.run(body) == (True, "wave")
+
+
+def test_time_zones_are_no_io(app, env):
+    ZoneInfo.clear_cache()
+
+    @app.workflow
+    async def body():
+        return now().astimezone(ZoneInfo("Europe/Berlin")).utcoffset()
+
+    assert env.run(body) == timedelta(hours=2)
+
+
+def test_logging_is_no_io(app, env, tmp_path):
+    """A log file is opened at the first line and when it is rotated, which may well be in a body."""
+    handler = logging.handlers.RotatingFileHandler(tmp_path / "log", maxBytes=20, backupCount=1, delay=True)
+    logger = logging.getLogger("everstep-test-of-logging")
+    logger.addHandler(handler)
+
+    @app.workflow
+    async def body():
+        for _ in range(3):
+            logger.warning("a line of the log")
+
+    try:
+        env.run(body)
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+    assert (tmp_path / "log.1").read_text() == "a line of the log\n"
+
+
+def test_asking_what_is_installed_is_no_io(app, env):
+    """Pydantic does when it builds its first model."""
+
+    @app.workflow
+    async def body():
+        return sorted(each.metadata["Name"] for each in distributions() if each.metadata["Name"] == "everstep")
+
+    assert env.run(body) == ["everstep"]
+
+
+def test_the_debugger_may_read_its_settings(app, env, monkeypatch, tmp_path):
+    (tmp_path / ".pdbrc").write_text("")
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    @app.workflow
+    async def body():
+        importlib.import_module("pdb").Pdb()
+
+    env.run(body)
+
+
+def test_io_is_found_in_a_program_that_runs_while_it_is_imported(tmp_path, monkeypatch):
+    (tmp_path / "runs_at_import.py").write_text(
+        "from everstep import Workflows, run\n"
+        "app = Workflows()\n"
+        "@app.workflow\n"
+        "async def body():\n"
+        "    return open('/etc/hostname').read()\n"
+        "run(body)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    connection = connect_sqlite(tmp_path / "runs.db")
+    try:
+        with use_connection(connection), pytest.warns(DeterminismWarning), pytest.raises(WorkflowRunParkedError):
+            importlib.import_module("runs_at_import")
+    finally:
+        connection.close()
 
 
 def test_a_body_that_spins_is_parked(app, env, monkeypatch):

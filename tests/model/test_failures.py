@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import traceback
 from datetime import UTC, datetime
@@ -21,6 +22,10 @@ from everstep import (
 from everstep.testing import replay
 
 EXACT = RetryPolicy(first_delay=1, factor=2, cap=5, jitter="none")
+
+
+class PanicError(BaseException):
+    """No Exception, as a panic in an extension module written in Rust."""
 
 
 class PaymentError(Exception):
@@ -198,6 +203,7 @@ def test_an_uncaught_error_fails_the_run_with_its_cause(app, env):
         (ExceptionGroup("two", [ValueError(1), KeyError(2)]), "ExceptionGroup"),
         (TimeoutError("own"), "TimeoutError"),
         (OSError(2, "No such file", "a"), "FileNotFoundError"),
+        (PanicError("at the disco"), "PanicError"),
     ],
 )
 @pytest.mark.parametrize("kind", ["async", "thread"])
@@ -270,6 +276,27 @@ def test_a_def_step_runs_in_a_thread_with_its_context(app, env):
 
     in_main, name = env.run(body)
     assert (in_main, name.rpartition(".")[2]) == (False, "where")
+
+
+def test_a_decorator_that_makes_a_def_of_an_async_def(app, env):
+    def decorated(function):
+        @functools.wraps(function)
+        def wrapper(*args, **kwargs):
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    @app.step
+    @decorated
+    async def double(number: int) -> int:
+        await asyncio.sleep(0)
+        return 2 * number
+
+    @app.workflow
+    async def body() -> int:
+        return await double(21)
+
+    assert env.run(body) == 42
 
 
 def test_at_most_once_is_tried_once(app, env):

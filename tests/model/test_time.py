@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from everstep import ContextError, WorkflowRunFailedError, now, random, sleep, time_ns, uuid4
+from everstep.core.durations import LATEST
 from everstep.core.history import CancelTimer, StartTimer, TimerFired
 from everstep.testing import VirtualClock, replay
 
@@ -124,6 +126,23 @@ def test_a_timer_that_is_over_within_the_turn_is_never_sent(app, env):
     run = env.start(body)
     run.wait()
     assert [type(command).__name__ for command in commands(env.history(run), object)] == ["CompleteRun"]
+
+
+def test_a_timeout_of_infinity_never_comes(app, env):
+    @app.step
+    async def quick():
+        return 1
+
+    @app.workflow
+    async def body():
+        async with asyncio.timeout(math.inf):
+            async with asyncio.timeout(1e300):
+                first = await quick()
+        return first + await asyncio.wait_for(quick(), math.inf)
+
+    run = env.start(body)
+    assert run.wait() == 2
+    assert {command.due for command in commands(env.history(run), StartTimer)} == {LATEST}
 
 
 def test_timers_at_the_identical_instant(app, env):

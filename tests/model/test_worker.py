@@ -270,6 +270,34 @@ def test_runs_that_another_build_parked_are_tried_by_a_worker_that_starts(connec
     asyncio.run(program())
 
 
+def test_what_the_same_build_parked_is_tried_again_by_a_worker_that_starts(connection, app):
+    """The build is of the modules that declare something, and the fix may be in another."""
+    fixed = False
+
+    @app.workflow
+    async def body() -> str:
+        if not fixed:
+            asyncio.get_running_loop().run_in_executor(None, print)
+        return "done"
+
+    handle = start_sync(body)
+    (error,) = asyncio.run(work(connection, app, handle))
+    assert "is parked: loop.run_in_executor() was called" in str(error)
+    build, fixed = app.build, True
+
+    async def program():
+        worker = Worker(connection.engine(app), on_closed=connection.closed)
+        serving = asyncio.ensure_future(worker.serve())
+        async with asyncio.timeout(20):
+            while await handle.status() != RunStatus.COMPLETED:
+                await asyncio.sleep(0.01)
+        worker.stop()
+        await serving
+
+    asyncio.run(program())
+    assert app.build == build
+
+
 def test_progress_is_told_in_order(connection, app):
     @app.step(max_retries=1, retry=RetryPolicy(first_delay=0))
     async def flaky(fatal: bool) -> None:

@@ -28,6 +28,9 @@ _SAME: Final = ("CodeSha256", "Environment", "Handler", "MemorySize", "Runtime",
 """Of a function's newest configuration and of the version that works."""
 
 _DEPLOY: Final = "deploy again: sam build && sam deploy"
+_BY_HAND: Final = "a deploy does not undo what was changed by hand"
+_VISIBILITY_FACTOR: Final = 6
+"""Of a function's timeout, in the template."""
 
 
 class Mark(StrEnum):
@@ -194,11 +197,13 @@ def _queue(cloud: Cloud, url: str, worker: str) -> Finding:
     text = f"{_depth(found)}; visibility timeout {hidden} s"
     if hidden < timeout:
         return _failed(
-            f"{text}, less than the worker's {timeout} s", f"messages would be handled twice at once: {_DEPLOY}"
+            f"{text}, less than the worker's {timeout} s",
+            f"messages would be handled twice at once: set it to {_VISIBILITY_FACTOR * timeout} s; {_BY_HAND}",
         )
     if not found.get("RedrivePolicy"):
         return _failed(
-            f"{text}; no dead-letter queue", f"a poisonous message would circle for ever in {name}: {_DEPLOY}"
+            f"{text}; no dead-letter queue",
+            f"a poisonous message would circle for ever in {name}: give it back its redrive policy; {_BY_HAND}",
         )
     receives = json.loads(found["RedrivePolicy"]).get("maxReceiveCount")
     return _ok(f"{text}, dead letters after {receives} receives")
@@ -266,7 +271,8 @@ def _function(cloud: Cloud, name: str, outputs: Mapping[str, str]) -> Finding:
     wrong = [variable for each, variable in OUTPUTS.items() if variables.get(variable) != outputs[each]]
     if wrong:
         return _failed(
-            f"{text}; {', '.join(wrong)} is not what the outputs say", f"somebody changed it by hand: {_DEPLOY}"
+            f"{text}; {', '.join(wrong)} is not what the outputs say",
+            f"set it right, publish a version of {name} and point the alias {ALIAS} at it; {_BY_HAND}",
         )
     return _ok(f"{text}, app {variables.get('EVERSTEP_APP')}")
 
@@ -286,7 +292,10 @@ def _mapping(cloud: Cloud, alias: str, queue: str) -> Finding:
         reason = mapping.get("StateTransitionReason") or "no reason given"
         return _failed(f"{text} ({reason})", f"nothing is worked on: enable event source mapping {mapping.get('UUID')}")
     if PARTIAL not in (mapping.get("FunctionResponseTypes") or ()):
-        return _failed(f"{text}, without partial responses", f"messages that failed would be lost: {_DEPLOY}")
+        return _failed(
+            f"{text}, without partial responses",
+            f"failed messages would be lost: event source mapping {mapping.get('UUID')} needs {PARTIAL}; {_BY_HAND}",
+        )
     return _ok(f"{text}, partial responses")
 
 
@@ -310,8 +319,6 @@ def _starts(cloud: Cloud, alias: str) -> Finding:
         text = f"{error.get('errorType', 'Error')}: {error.get('errorMessage', payload)}"
     except (ValueError, AttributeError):
         text = payload or "an error without a message"
-    if "Unexpected batch event type" in text:  # it got as far as looking at the messages
-        return _ok("it starts, and its app can be imported")
     return _failed(
         f"it fails: {_short(text)}", "mend app.py or requirements.txt, and deploy again; its log has the traceback"
     )

@@ -10,6 +10,7 @@ import io
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
@@ -68,8 +69,30 @@ def write_data(stream: TextIO, text: str) -> None:
         raise Exit(ExitCode.BROKEN_PIPE) from None
 
 
+class _OneByOne:
+    """Writes texts one after the other, also one that a signal brings in the middle of another.
+
+    A buffered stream refuses to be entered twice. Called by one thread at a time.
+    """
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._do = write
+        self._waiting: deque[str] = deque()
+        self._writing = False
+
+    def write(self, text: str) -> None:
+        self._waiting.append(text)
+        while self._waiting and not self._writing:
+            self._writing = True
+            try:
+                if self._waiting:  # a signal may have come since it was asked, and have had them written
+                    self._do(self._waiting.popleft())
+            finally:
+                self._writing = False
+
+
 class Console:
-    """stdout and stderr of this process. Thread-safe.
+    """stdout and stderr of this process. Safe to use from threads and from signal handlers.
 
     `attach` puts it in the place of ``sys.stdout`` and ``sys.stderr``, for all that others print.
     """
@@ -79,6 +102,8 @@ class Console:
         self.err = err
         self.style = style_of(err, os.environ)
         self._lock = threading.RLock()
+        self._to_out = _OneByOne(lambda text: write_data(out, text))
+        self._to_err = _OneByOne(self._put)
         self._region: list[str] = []
         self._sink: Callable[[Sequence[str]], None] | None = None
         self._at_line_start = True
@@ -105,7 +130,7 @@ class Console:
     def data(self, text: str) -> None:
         """Write a line of data to stdout."""
         with self._lock:
-            write_data(self.out, text)
+            self._to_out.write(text)
 
     def send_lines(self, sink: Callable[[Sequence[str]], None] | None) -> None:
         """From now on, hand what is said and printed to whoever draws the changing lines, to draw it above them."""
@@ -123,6 +148,9 @@ class Console:
         if not text:
             return
         self._at_line_start = text.endswith("\n")
+        self._to_err.write(text)
+
+    def _put(self, text: str) -> None:
         try:
             self.err.write(text)
         except UnicodeEncodeError:

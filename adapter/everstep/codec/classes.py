@@ -11,11 +11,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import PurePath
 from typing import Any, TypeVar, overload
 
 from everstep.errors import RegistrationError
 
-__all__ = ["RegisteredClass", "class_of_id", "register_serializable", "registered", "serializable"]
+__all__ = ["RegisteredClass", "class_of_id", "lasting_name", "register_serializable", "registered", "serializable"]
 
 C = TypeVar("C", bound=type)
 
@@ -101,12 +102,20 @@ def register_serializable(
         _by_class[cls] = entry
 
 
+def lasting_name(module: str) -> str:
+    """A module's name in every process: what runs as a script has the name by which others import it.
+
+    ``python -m app``, ``python path/to/app.py``, ``import app`` and ``--app path/to/app.py`` agree on ``app``.
+    """
+    if module != "__main__":
+        return module
+    main = sys.modules.get("__main__")
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    return getattr(spec, "name", None) or (PurePath(file).stem if file else module)
+
+
 def _class_name(cls: type) -> str:
-    module = cls.__module__
-    if module == "__main__":  # python -m app and import app are the same module
-        spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-        module = getattr(spec, "name", None) or module
-    return f"{module}:{cls.__qualname__}"
+    return f"{lasting_name(cls.__module__)}:{cls.__qualname__}"
 
 
 def _default_functions(cls: type, name: str) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:

@@ -4,6 +4,10 @@ An error is stored as JSON: its type, message, arguments and attributes in the t
 and context, and the members of a group. Reading makes the same class again if it is a builtin or if its module is
 already imported, without running its ``__init__``; else a `RemoteError` stands in. Nothing is imported.
 
+A body may see the class itself on its first run, because a step had imported its module, and the stand-in after a
+restart. So the stand-in passes for it: it has the class's name, text, arguments and attributes, and is an instance of
+those of its bases that every process has.
+
 The traceback text stays with the error that was read, as ``remote_traceback``. When that error is stored again, the
 text comes first and the traceback from here follows.
 """
@@ -15,10 +19,11 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final, TypeVar
 
 from everstep.codec import values
+from everstep.codec.classes import lasting_name
 from everstep.codec.jsontext import make_scanner, write
 from everstep.errors import RemoteError, SerializationError
 
@@ -31,8 +36,11 @@ MAX_ERRORS: Final = 50
 """How many errors one record holds: causes, contexts, members of groups and attributes together."""
 
 REMOTE_TRACEBACK: Final = "remote_traceback"
+REMOTE_TEXT: Final = "remote_text"
 _AGAIN: Final = "\n\nRaised again here:\n\n"
-_NOT_STATE: Final = frozenset({REMOTE_TRACEBACK, "__notes__"})
+_NOT_STATE: Final = frozenset({REMOTE_TRACEBACK, REMOTE_TEXT, "__notes__"})
+_EVERYWHERE: Final = frozenset({"builtins", "asyncio.exceptions", "everstep.errors"})
+"""Modules that every process has imported."""
 _C_FIELDS: Final[tuple[tuple[type[BaseException], tuple[str, ...]], ...]] = (
     (OSError, ("filename", "filename2")),
     (ImportError, ("name", "path")),
@@ -88,7 +96,10 @@ def _dump(error: BaseException, budget: _Budget) -> Node:
     cls = type(error)
     budget.left -= 1
     budget.open.add(id(error))
-    node: Node = {"type": _clean(f"{cls.__module__}:{cls.__qualname__}"), "message": _message(error)}
+    node: Node = {"type": _type_name(cls), "message": _message(error)}
+    bases = _bases(cls)
+    if bases:
+        node["bases"] = bases
     arguments = error.args
     if isinstance(error, BaseExceptionGroup):
         arguments = arguments[:1]
@@ -110,6 +121,19 @@ def _dump(error: BaseException, budget: _Budget) -> Node:
         node["suppress"] = True
     budget.open.discard(id(error))
     return node
+
+
+def _type_name(cls: type[BaseException]) -> str:
+    return _clean(f"{lasting_name(str(cls.__module__))}:{cls.__qualname__}")
+
+
+def _bases(cls: type[BaseException]) -> list[str]:
+    """What every process knows of a class that it may not have: the nearest of its bases, by name."""
+    if cls.__module__ in _EVERYWHERE:
+        return []
+    known = [base for base in cls.__mro__ if base.__module__ in _EVERYWHERE and base is not RemoteError]
+    nearest = [base for base in known if not any(issubclass(other, base) for other in known if other is not base)]
+    return [_type_name(base) for base in nearest if issubclass(base, BaseException) and base is not Exception]
 
 
 def _allowed(error: BaseException, budget: _Budget) -> bool:
@@ -253,6 +277,7 @@ _SHAPE: Final[dict[str, type]] = {
     "type": str,
     "message": str,
     "traceback": str,
+    "bases": list,
     "args": list,
     "state": dict,
     "errors": dict,
@@ -309,16 +334,45 @@ def _instance(node: Node, errors: dict[str, Any]) -> BaseException:
     error = None if cls is None else _guarded(lambda: _made(cls, node, errors, members))
     if error is None and members:
         error = _guarded(lambda: BaseExceptionGroup(node["message"], members))
+    if error is None:
+        error = _guarded(lambda: _standing_in(node, errors))
     return RemoteError(node["message"], name=node["type"].rpartition(":")[2]) if error is None else error
+
+
+def _standing_in(node: Node, errors: dict[str, Any]) -> BaseException:
+    cls = _stand_in(node["type"], tuple(map(str, node.get("bases", ()))))
+    error = _made(cls, node, errors, [])
+    error.__dict__[REMOTE_TEXT] = node["message"]
+    error.__dict__.setdefault("message", node["message"])
+    error.__dict__.setdefault("name", cls.__name__)
+    return error
+
+
+@lru_cache(maxsize=1000)
+def _stand_in(name: str, bases: tuple[str, ...]) -> type[BaseException]:
+    """A class that passes for the one of this name, which is not here."""
+    module, _, path = name.partition(":")
+    known = [cls for cls in map(_class, bases) if cls is not None and cls.__module__ in _EVERYWHERE]
+    members = {
+        "__module__": module,
+        "__qualname__": path,
+        "__str__": lambda self: self.__dict__.get(REMOTE_TEXT, ""),
+        "__reduce__": lambda self: (decode_error, (encode_error(self),)),
+    }
+    return type(path.rpartition(".")[2], tuple(dict.fromkeys((RemoteError, *known))), members)
 
 
 def _class(name: str) -> type[BaseException] | None:
     module_name, _, path = name.partition(":")
-    found: Any = sys.modules.get(module_name)
-    for part in path.split("."):
-        # Not getattr: a module's __getattr__ may import, and a name in the data must never do that.
-        found = getattr(found, "__dict__", {}).get(part)
-    return found if isinstance(found, type) and issubclass(found, BaseException) else None
+    modules = ["__main__", module_name] if lasting_name("__main__") == module_name else [module_name]
+    for found in map(sys.modules.get, modules):
+        cls: Any = found
+        for part in path.split("."):
+            # Not getattr: a module's __getattr__ may import, and a name in the data must never do that.
+            cls = getattr(cls, "__dict__", {}).get(part)
+        if isinstance(cls, type) and issubclass(cls, BaseException):
+            return cls
+    return None
 
 
 def _made(cls: type[BaseException], node: Node, errors: dict[str, Any], members: list[Any]) -> BaseException:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from everstep.codec.jsontext import make_scanner
 from everstep.errors import SerializationError, TypeValidationError
 
 if TYPE_CHECKING:
@@ -13,9 +14,10 @@ if TYPE_CHECKING:
 
     from everstep.codec.schemas import Schema
 
-__all__ = ["ONLY", "explain", "explain_unexpected", "inbound_error", "outbound_error", "same"]
+__all__ = ["ONLY", "explain", "explain_unexpected", "inbound_error", "outbound_error", "same", "same_json"]
 
 _MAX_LINES: Final = 10
+_read: Final = make_scanner()
 ONLY: Final = "="
 """The name of a value that has none; no parameter can have it."""
 _UNEXPECTED: Final = re.compile(
@@ -55,6 +57,9 @@ def outbound_error(
         )
     if isinstance(error, PydanticSerializationError):
         unexpected = explain_unexpected(error)
+        found = None if unexpected is None or members is None else _why_not(schema, members)
+        if found is not None:
+            return TypeValidationError(explain(found, what))
         if unexpected is not None:
             return TypeValidationError(f"{subject} does not fit its annotation: {unexpected}{note}")
         return SerializationError(
@@ -107,6 +112,13 @@ def _culprit(schema: Schema, members: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _why_not(schema: Schema, members: Mapping[str, Any]) -> ValidationError | None:
+    try:
+        return schema.why_not(schema.check(members))
+    except Exception:
+        return None
+
+
 def explain(error: ValidationError, what: str, noun: str = "parameter") -> str:
     """Pydantic's findings, one a line: which parameter, where in it, what is wrong, what was found."""
     problems = error.errors(include_url=False, include_context=False)
@@ -153,6 +165,11 @@ def same(a: Any, b: Any) -> bool:
         return True
     state = getattr(a, "__dict__", None)  # classes without an __eq__ of their own
     return "__eq__" not in _own_names(type(a)) and bool(state) and same(state, b.__dict__)
+
+
+def same_json(a: bytes, b: bytes) -> bool:
+    """Whether two encoded values mean the same whatever their type: the order of an object's members does not count."""
+    return a == b or same(_read(a.decode()), _read(b.decode()))
 
 
 def _own_names(cls: type) -> set[str]:

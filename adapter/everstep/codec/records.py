@@ -42,7 +42,7 @@ from everstep.codec.rows import (
 )
 from everstep.core.history import Event, Turn
 from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, Message, StartRun
-from everstep.core.run import Parent, Problem, RunRecord, RunStatus
+from everstep.core.run import Origin, Parent, Problem, RunRecord, RunStatus
 
 __all__ = [
     "VERSION",
@@ -142,13 +142,14 @@ def _newer_fields(run: RunRecord) -> Row:
         plain_optional(run.reason),
         None if parent is None else [parent.run_id, plain_text(parent.workflow), parent.op],
         run.paused_at,
-        run.seed_id,
+        None if run.origin is None else [run.origin.run_id, run.origin.turns],
         run.attributes_turn,
+        None if run.first_attributes is None else plain_mapping(run.first_attributes),
     ]
     return [] if row == _NO_NEWER_FIELDS else row
 
 
-_NO_NEWER_FIELDS: Final = [None, None, None, None, -1]
+_NO_NEWER_FIELDS: Final[Row] = [None, None, None, None, -1, None]
 
 
 def _problem_row(problem: Problem) -> Row:
@@ -258,7 +259,7 @@ def _read_fire_timer(row: Row, rest: Rest) -> FireTimer:
 def _read_run(row: Row, rest: Rest) -> RunRecord:
     _, run_id, root_id, workflow, input, created, start, attributes, status, started, completed, *more = row
     result, error, continued_from, continued_to, problem, *newer = more
-    reason, parent, paused_at, seed_id, attributes_turn = newer or _NO_NEWER_FIELDS
+    reason, parent, paused_at, origin, attributes_turn, first_attributes = newer or _NO_NEWER_FIELDS
     return RunRecord(
         run_id=check(run_id, str),
         root_id=check(root_id, str),
@@ -278,14 +279,20 @@ def _read_run(row: Row, rest: Rest) -> RunRecord:
         reason=optional(reason, str),
         parent=None if parent is None else _read_parent(parent),
         paused_at=optional(paused_at, int),
-        seed_id=optional(seed_id, str),
+        origin=None if origin is None else _read_origin(origin),
         attributes_turn=check(attributes_turn, int),
+        first_attributes=None if first_attributes is None else mapping_of(first_attributes),
     )
 
 
 def _read_parent(row: Row) -> Parent:
     run_id, workflow, op = row
     return Parent(run_id=check(run_id, str), workflow=check(workflow, str), op=check(op, int))
+
+
+def _read_origin(row: Row) -> Origin:
+    run_id, turns = row
+    return Origin(run_id=check(run_id, str), turns=check(turns, int))
 
 
 def _read_problem(row: Row) -> Problem:

@@ -106,6 +106,16 @@ def _write_open_hook(command: OpenHook, payloads: Payloads) -> str:
     )
 
 
+def _write_hook_received(event: HookReceived, payloads: Payloads) -> str:
+    row = ["hr", event.op, plain_text(event.key), add(event.payload, payloads)]
+    return write([*row, event.nonce] if event.nonce else row)
+
+
+def _write_cancel_requested(event: CancelRequested, payloads: Payloads) -> str:
+    row = ["qc", plain_optional(event.reason)]
+    return write([*row, event.nonce] if event.nonce else row)
+
+
 def _write_start_child(command: StartChild, payloads: Payloads) -> str:
     return write(
         [
@@ -129,11 +139,11 @@ EVENT_WRITERS: Final[dict[type, Writer]] = {
     TimerFired: lambda event, payloads: f'["tf",{event.op}]',
     HookOpened: lambda event, payloads: f'["ho",{event.op}]',
     HookConflicted: lambda event, payloads: write(["hx", event.op, event.run_id]),
-    HookReceived: lambda event, payloads: write(["hr", event.op, plain_text(event.key), add(event.payload, payloads)]),
+    HookReceived: _write_hook_received,
     ChildCompleted: lambda event, payloads: f'["cc",{event.op},{add(event.result, payloads)}]',
     ChildFailed: lambda event, payloads: f'["cf",{event.op},{add(event.error, payloads)}]',
     ChildCancelled: lambda event, payloads: write(["cx", event.op, event.run_id, plain_optional(event.reason)]),
-    CancelRequested: lambda event, payloads: write(["qc", plain_optional(event.reason)]),
+    CancelRequested: _write_cancel_requested,
     TerminateRequested: lambda event, payloads: write(["qt", plain_optional(event.reason)]),
     WakeUpRequested: lambda event, payloads: write(["qw", event.key]),
     PauseRequested: lambda event, payloads: write(["qp", event.key]),
@@ -304,8 +314,9 @@ def _read_hook_conflicted(row: Row, rest: Rest) -> HookConflicted:
 
 
 def _read_hook_received(row: Row, rest: Rest) -> HookReceived:
-    _, op, key, size = row
-    return HookReceived(op=check(op, int), key=check(key, str), payload=rest.take(size))
+    _, op, key, size, *nonce = row
+    payload = rest.take(size)
+    return HookReceived(op=check(op, int), key=check(key, str), payload=payload, nonce=_nonce_of(nonce))
 
 
 def _read_child_completed(row: Row, rest: Rest) -> ChildCompleted:
@@ -324,8 +335,13 @@ def _read_child_cancelled(row: Row, rest: Rest) -> ChildCancelled:
 
 
 def _read_cancel_requested(row: Row, rest: Rest) -> CancelRequested:
-    _, reason = row
-    return CancelRequested(reason=optional(reason, str))
+    _, reason, *nonce = row
+    return CancelRequested(reason=optional(reason, str), nonce=_nonce_of(nonce))
+
+
+def _nonce_of(more: Row) -> str:
+    nonce: str = check(more[0], str) if more else ""
+    return nonce
 
 
 def _read_terminate_requested(row: Row, rest: Rest) -> TerminateRequested:

@@ -14,6 +14,7 @@ union with alike members   ``{"<member>": value}``; plain values of older record
 set, frozenset             written in the order of the encoded elements
 dict, keys not text-like   a list of pairs
 enum, odd member values    the member's name
+field with default None    nullable, for pydantic does not check defaults
 Iterable                   a list
 model                      bytes as base64, non-finite floats as text, unless the model says otherwise
 ========================== =======================================================================
@@ -66,7 +67,7 @@ _CORE_CONFIG: Final[Any] = {"ser_json_bytes": "base64", "val_json_bytes": "base6
 class Schema:
     """Validator and serializer of one annotation or one set of parameters."""
 
-    __slots__ = ("_original", "check", "dump", "load")
+    __slots__ = ("_original", "_serializer", "_validator", "built_in_only", "check", "dump", "load")
 
     check: Callable[[Any], Any]
     """From a Python value to one that fits, or ValidationError."""
@@ -81,6 +82,8 @@ class Schema:
         changed: Any = rewriter.rewrite_root(original)
         validator = SchemaValidator(changed, _CORE_CONFIG, _use_prebuilt=False)
         serializer = SchemaSerializer(changed, _CORE_CONFIG, _use_prebuilt=False)
+        self._serializer, self._validator = serializer, validator
+        self.built_in_only = rewriter.built_in_only
         if rewriter.built_in_only:
             self.check, self.dump, self.load = validator.validate_python, serializer.to_json, validator.validate_json
         else:
@@ -89,6 +92,16 @@ class Schema:
             self.check = partial(validator.validate_python, by_alias=True, by_name=True)
             self.dump = partial(serializer.to_json, by_alias=False, warnings="error")
             self.load = partial(validator.validate_json, by_alias=True, by_name=True)
+
+    def why_not(self, value: Any) -> ValidationError | None:
+        """What is wrong, and where, with a checked value that `dump` refuses: reading it back may tell."""
+        data = self._serializer.to_json(value, by_alias=False, warnings="none")
+        for strict in (False, True):
+            try:
+                self._validator.validate_json(data, strict=strict, by_alias=True, by_name=True)
+            except ValidationError as error:
+                return error
+        return None
 
     def from_foreign_json(self, text: str | bytes) -> Any:
         """Read JSON that people or other programs wrote: pydantic's own rules, nothing in it is a tag."""
@@ -105,7 +118,9 @@ class FieldsCodec:
 
     def dump(self, value: Any) -> Any:
         try:
-            return self._read(self._schema.dump(self._schema.check(value)).decode())
+            data = self._schema.dump(self._schema.check(value))
+            self._schema.load(data)
+            return self._read(data.decode())
         except (ValidationError, PydanticSerializationError) as error:
             cause = refusal.get()
             if isinstance(error, ValidationError):
@@ -239,6 +254,8 @@ class _Rewriter:
                 return enum_schema(changed)
             case "union" if serialization is None and not python_only:
                 return self._union(node, changed)
+            case "default" if changed.get("default", ...) is None:
+                changed["schema"] = {"type": "nullable", "schema": changed["schema"]}
             case "bytes":
                 changed.setdefault("strict", True)  # or a str would be read as base64
             case "generator":

@@ -58,6 +58,8 @@ class _Members:
             data = schema.dump(checked)
             if len(data) > 190 or b"\xef\xbf\xbd" in data:
                 self._check_readable(schema, checked, data)
+            if not schema.built_in_only:  # nobody looked at all that is in a model: its limits, None where none may be
+                schema.load(data)
             return data
         except Exception as error:
             raise outbound_error(error, self._what, self._notes, schema, members) from error

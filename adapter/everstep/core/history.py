@@ -64,11 +64,19 @@ class HookConflicted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HookReceived:
-    """A payload came for a hook. ``key`` is the sender's: the same one counts once."""
+    """A payload came for a hook.
+
+    Attributes:
+        key: of the token and the sender's id. The same one counts once in the run, also where the token has come to
+            belong to another of its hooks meanwhile.
+        nonce: unique to the call that sent it, so that one sent again, after the first was consumed, is told from the
+            first.
+    """
 
     op: int
     key: str
     payload: bytes
+    nonce: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +106,10 @@ class ChildCancelled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelRequested:
-    """Somebody wants the run to end: its body is cancelled, and may clean up."""
+    """Somebody wants the run to end: its body is cancelled, and may clean up. ``nonce`` as of `HookReceived`."""
 
     reason: str | None
+    nonce: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,8 +164,8 @@ def event_key(event: Event) -> str:
             return f"step/{op}"
         case TimerFired(op=op):
             return f"timer/{op}"
-        case HookReceived(op=op, key=key):
-            return f"hook/{op}/{key}"
+        case HookReceived(key=key):
+            return f"hook/{key}"
         case HookOpened(op=op) | HookConflicted(op=op):
             return f"token/{op}"
         case ChildCompleted(op=op) | ChildFailed(op=op) | ChildCancelled(op=op):

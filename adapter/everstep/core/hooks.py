@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 class Hook:
-    """An open hook. Payloads wait in order until the body asks for the next one."""
+    """An open hook. Payloads wait in order until the body asks for the next one.
+
+    Its hash is a counter, so that a set of hooks is iterated in the same order on every replay.
+    """
 
     def __init__(
         self,
@@ -28,6 +31,7 @@ class Hook:
         answer: bytes | None = None,
     ) -> None:
         self._run = run
+        self._number = run.loop.next_number()
         self.token = token
         self.kind = kind
         self.webhook = webhook
@@ -41,6 +45,9 @@ class Hook:
         self._payloads: deque[bytes] = deque()
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._asking: list[asyncio.Future[None]] = []
+
+    def __hash__(self) -> int:
+        return self._number
 
     def __repr__(self) -> str:
         return f"<hook {self.token!r}>"
@@ -69,7 +76,9 @@ class Hook:
 
     async def conflict(self) -> str | None:
         """The run that has the token; None when it is this one."""
-        if not self.confirmed and self.holder is None:
+        while not self.confirmed and self.holder is None:
+            if self.closed:
+                raise HookDisposedError(self.token)
             waiter = self._run.loop.create_future()
             if not self._asking:
                 self._run.confirm_hook(self)
@@ -78,24 +87,32 @@ class Hook:
         return self.holder
 
     def dispose(self) -> None:
-        """Take nothing any more, and give the token free."""
+        """Take nothing any more, not even what has come and was not asked for, and give the token free."""
         if self.closed or self._run.loop.discarded:
             return
         self.closed = True
+        self._payloads.clear()
         self._run.close_hook(self)
         self._wake_all()
+        self._answer()
 
     # --- what arrives ----------------------------------------------------------------------------
 
     def receive(self, payload: bytes) -> None:
         self._payloads.append(payload)
         self._wake_one()
+        if not self.confirmed:  # where payloads come, the token is its own
+            self.confirm(None)
 
     def confirm(self, holder: str | None) -> None:
         self.confirmed = holder is None
         self.holder = holder
         if holder is not None:
+            self._run.close_hook(self)
             self._wake_all()
+        self._answer()
+
+    def _answer(self) -> None:
         asking, self._asking = self._asking, []
         for waiter in asking:
             if not waiter.done():

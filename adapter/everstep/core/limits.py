@@ -18,3 +18,8 @@ def check_size(data: bytes, what: str) -> bytes:
             f"elsewhere (a file, an object store) in a step, and pass a reference to it"
         )
     return data
+
+
+def is_unicode(text: str) -> bool:
+    """Whether the text can be written as UTF-8. File names that are not hold lone surrogates, which cannot."""
+    return text.isascii() or text.encode("utf-8", "ignore").decode() == text

@@ -5,19 +5,22 @@ timer that outlives the turn becomes a command. All of asyncio that does no I/O 
 reaches for another thread, is refused with a `WorkflowIOError` that names the call.
 
 Order must not come from memory addresses: asyncio keeps tasks and futures in sets (`TaskGroup`, `wait`,
-`as_completed`), so those made here hash by a counter.
+`as_completed`), so those made here hash by a counter. Nor may it come from the garbage collector, which would close
+async generators at moments of its own: it pauses while a body runs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
-from asyncio import events
+from asyncio import events, tasks
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextvars import Context
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
+from everstep.core.durations import LATEST
 from everstep.core.history import Micros
 from everstep.errors import DeterminismError, WorkflowIOError
 
@@ -58,17 +61,40 @@ class WorkflowFuture(asyncio.Future[Any]):
         return self.number
 
 
+def _gathering_hash(future: asyncio.Future[Any]) -> int:
+    """The hash of what `asyncio.gather` returns, which asyncio makes without asking the loop.
+
+    In a workflow it is a number too, drawn when it is first asked for: when a body puts the future into a set.
+    """
+    loop = future.get_loop()
+    if type(loop) is not WorkflowLoop:
+        return asyncio.Future.__hash__(future)
+    number: int | None = getattr(future, "number", None)
+    if number is None:
+        number = loop.next_number()
+        future.number = number  # type: ignore[attr-defined]
+    return number
+
+
+_gathering: Any = getattr(tasks, "_GatheringFuture", None)
+if _gathering is not None:
+    _gathering.__hash__ = _gathering_hash
+
+
 class WorkflowTimer(asyncio.TimerHandle):
     """A timer that knows its due time exactly, and its operation once it has become one."""
 
     __slots__ = ("due", "op", "sleep")
+
+    if TYPE_CHECKING:
+        _loop: WorkflowLoop
 
     def __init__(
         self,
         due: Micros,
         callback: Callable[..., object],
         args: tuple[Any, ...],
-        loop: asyncio.AbstractEventLoop,
+        loop: WorkflowLoop,
         context: Context | None,
     ) -> None:
         super().__init__(due / 1_000_000, callback, args, loop, context)
@@ -77,8 +103,8 @@ class WorkflowTimer(asyncio.TimerHandle):
         self.sleep = callback is WAKE_SLEEPER
 
     def fire(self) -> None:
-        if not self._cancelled:
-            self._run()
+        """Let its callback run when the loop is next drained."""
+        self._loop._ready.append(self)
 
 
 class LoopHost(Protocol):
@@ -137,6 +163,7 @@ class WorkflowLoop(asyncio.BaseEventLoop):
         self.now: Micros = 0
         self.replaying = False
         self.discarded = False
+        self.draining = False
         self.trusted = False
         self.trusting = _Trusting(self)
         self.violation: WorkflowIOError | None = None
@@ -153,20 +180,28 @@ class WorkflowLoop(asyncio.BaseEventLoop):
     def drain(self) -> None:
         """Run callbacks until none is ready."""
         ready = self._ready
-        for _ in range(SPIN_LIMIT):
-            if not ready:
-                break
-            handle = ready.popleft()
-            if not handle._cancelled:
-                try:
-                    handle._run()
-                except SystemExit:
-                    continue  # its task has it too, and fails the run with it; the worker goes on
-        else:
-            raise DeterminismError(
-                f"the workflow body ran {SPIN_LIMIT:,} callbacks in one turn without waiting for a step, a timer or "
-                f"another operation; a loop around 'await asyncio.sleep(0)' never ends: wait for something"
-            )
+        collecting = gc.isenabled()
+        gc.disable()
+        self.draining = True
+        try:
+            for _ in range(SPIN_LIMIT):
+                if not ready:
+                    break
+                handle = ready.popleft()
+                if not handle._cancelled:
+                    try:
+                        handle._run()
+                    except SystemExit:
+                        continue  # its task has it too, and fails the run with it; the worker goes on
+            else:
+                raise DeterminismError(
+                    f"the workflow body ran {SPIN_LIMIT:,} callbacks in one turn without waiting for a step, a timer "
+                    f"or another operation; a loop around 'await asyncio.sleep(0)' never ends: wait for something"
+                )
+        finally:
+            self.draining = False
+            if collecting:
+                gc.enable()
         if self.violation is not None:
             raise self.violation
 
@@ -196,7 +231,8 @@ class WorkflowLoop(asyncio.BaseEventLoop):
         self._closed = True
 
     def finalize_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
-        if not self.discarded and events._get_running_loop() is self:
+        """Close a generator that the body dropped. What the collector finds later is not closed: a replay could not."""
+        if self.draining and not self.discarded and events._get_running_loop() is self:
             self.call_soon(self.create_task, generator.aclose())
 
     def __del__(self) -> None:
@@ -229,7 +265,7 @@ class WorkflowLoop(asyncio.BaseEventLoop):
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        return self.call_at_micros(self.now + _micros(delay), callback, *args, context=context)
+        return self.call_at_micros(min(self.now + _micros(delay), LATEST), callback, *args, context=context)
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
@@ -313,7 +349,11 @@ _LIBRARY: Final = frozenset({"everstep", *sys.stdlib_module_names}) - {"__main__
 
 
 def _micros(seconds: float) -> Micros:
-    return round(seconds * 1_000_000)
+    """Infinity, with which asyncio's timeouts mean never, is the last moment that can be waited for."""
+    return LATEST if seconds > _FOREVER else round(seconds * 1_000_000)
+
+
+_FOREVER: Final = LATEST / 1_000_000
 
 
 def _refusal(name: str) -> Callable[..., NoReturn]:

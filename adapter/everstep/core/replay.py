@@ -6,10 +6,11 @@ import asyncio
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import Context
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, assert_never
 
+from everstep.core.attributes import changed, check_number
 from everstep.core.durations import to_datetime
 from everstep.core.history import (
     AttributesRequested,
@@ -55,6 +56,7 @@ from everstep.core.ids import child_run_id
 from everstep.core.limits import check_size
 from everstep.core.loop import WorkflowLoop, WorkflowTask, WorkflowTimer
 from everstep.core.operations import CallCodec, ChildCall, ContinueAsNew, Program, StepCall, StepCodec
+from everstep.core.recorded import Outstanding
 from everstep.errors import DivergenceError, WorkflowRunCancelledError
 
 
@@ -64,7 +66,7 @@ class RunInfo:
 
     Attributes:
         seed: what its random numbers follow from; its own id by default.
-        attributes: as far as they are known; what the body changes comes on top.
+        attributes: those it was started with.
         public_url: where webhooks can be reached, if anybody said so.
     """
 
@@ -72,7 +74,7 @@ class RunInfo:
     workflow: str
     input: bytes
     seed: str | None = None
-    attributes: Mapping[str, str] | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
     public_url: str = ""
 
 
@@ -131,14 +133,15 @@ class Replay:
         self.started_at: Micros = 0
         self.closing: ClosingCommand | None = None
         self.paused = False
-        self.attributes: dict[str, str] = dict(info.attributes or {})
+        self.attributes: dict[str, str] = dict(info.attributes)
         self.attributes_turn = -1
-        self.published: dict[str, tuple[int, bytes]] = {}
+        self.published: dict[str, tuple[int, PublishValue]] = {}
         self._entropy = entropy
         self._main: WorkflowTask | None = None
         self._ending = False
         self._stopped: CancelRun | None = None
         self._cancelled: CancelRequested | None = None
+        self._cancelled_late = False
         self._next_op = 0
         self._next_child = 0
         self._steps: dict[int, StepCall[Any]] = {}
@@ -146,10 +149,12 @@ class Replay:
         self._hooks: dict[int, Hook] = {}
         self._unconfirmed: set[int] = set()
         self._children: dict[int, ChildCall[Any]] = {}
+        self._child_codecs: dict[int, CallCodec] = {}
         self._due: list[tuple[Micros, int]] = []
         self._asked_in: dict[int, int] = {}
         self._consumed_in: dict[int, int] = {}
         self._consumed_keys: dict[str, int] = {}
+        self._nonces: dict[str, str] = {}
         self._leading: set[int] = set()
         self._effects: dict[int, list[Command]] = {}
         self._times: list[Micros] = []
@@ -257,9 +262,18 @@ class Replay:
         """The hooks that take payloads, by operation."""
         return sorted(self._hooks.items())
 
-    def children(self) -> list[tuple[int, ChildCall[Any]]]:
-        """The child runs whose outcomes the body waits for, by operation."""
-        return sorted(self._children.items())
+    def left(self) -> Outstanding:
+        """What the run waits for, as `outstanding` reads it off a history."""
+        return Outstanding(
+            steps={op: call.codec.name for op, call in self._steps.items()},
+            timers=set(self._timers),
+            hooks={op: hook.token for op, hook in self._hooks.items()},
+            children={op: self._start_child(op, call, awaited=True) for op, call in self._children.items()},
+        )
+
+    def open_hook_of(self, op: int) -> Hook | None:
+        """The hook of this operation, if it takes payloads."""
+        return self._hooks.get(op)
 
     def unconfirmed(self, op: int) -> bool:
         """Whether the body waits to be told whether the hook's token is its own."""
@@ -284,6 +298,11 @@ class Replay:
                 return self._consumed_in.get(op)
             case _:
                 return self._consumed_keys.get(event_key(event))
+
+    def sent_again(self, event: Event) -> bool:
+        """Whether the event was consumed before, and this is not that one but another with its key, sent later."""
+        nonce = getattr(event, "nonce", "")
+        return bool(nonce) and self._nonces.get(event_key(event), nonce) != nonce
 
     def time_of(self, turn: int) -> Micros:
         """When a turn was made."""
@@ -378,10 +397,16 @@ class Replay:
             self._asked.append(CloseHook(op=hook.op, token=hook.token))
 
     def set_attributes(self, changes: Mapping[str, str | None]) -> None:
+        """Change the attributes; `AttributeValidationError` when there would be too many."""
+        check_number(changed(self.attributes, changes))
+        self._change_attributes(changes)
         self._asked.append(SetAttributes(changes=dict(changes)))
 
     def publish(self, name: str, value: bytes) -> None:
-        self._asked.append(PublishValue(name=name, value=value))
+        """Publish the value; of several in one turn only the last is recorded."""
+        command = PublishValue(name=name, value=value)
+        self.published[name] = (self.turns, command)
+        self._asked.append(command)
 
     def draw(self, source: Callable[[], str]) -> str:
         """What cannot be computed again: taken from the source once, and from the history ever after."""
@@ -427,8 +452,11 @@ class Replay:
                 if isinstance(event, TimerFired) and not fired:
                     fired = True
                     self._leading.add(event.op)
-            elif not isinstance(event, RunStarted):
-                self._consumed_keys[event_key(event)] = self.turns
+            else:
+                key = event_key(event)
+                self._consumed_keys[key] = self.turns
+                if isinstance(event, (HookReceived, CancelRequested)):
+                    self._nonces[key] = event.nonce
             loop.drain()
         main = self._main
         if main is not None and main.done() and not self._ending:
@@ -485,7 +513,7 @@ class Replay:
                 if self._main is None:  # it is cancelled before it began
                     self._stopped = CancelRun(reason=reason)
                 else:
-                    self._main.cancel(reason)
+                    self._cancelled_late = not self._main.cancel(reason)
             case TerminateRequested(reason=reason):
                 self._stopped = CancelRun(reason=reason)
             case WakeUpRequested():
@@ -520,11 +548,7 @@ class Replay:
 
     def _change_attributes(self, changes: Mapping[str, str | None]) -> None:
         self.attributes_turn = self.turns
-        for key, value in changes.items():
-            if value is None:
-                self.attributes.pop(key, None)
-            else:
-                self.attributes[key] = value
+        self.attributes = changed(self.attributes, changes)
 
     def _unknown(self, event: Event) -> DivergenceError:
         return DivergenceError(
@@ -535,6 +559,7 @@ class Replay:
 
     def _commands(self) -> tuple[Command, ...]:
         commands: list[Command] = []
+        self._child_codecs.clear()
         for asked in self._asked:
             command = self._command(asked)
             if command is not None:
@@ -584,9 +609,12 @@ class Replay:
                     return None
                 op = asked.op = self._operation()
                 self._children[op] = asked
+                self._child_codecs[op] = asked.codec
                 return self._start_child(op, asked, awaited=True)
             case _Detached():
-                return self._effect(self._start_child(self._operation(), asked, awaited=False))
+                op = self._operation()
+                self._child_codecs[op] = asked.codec
+                return self._effect(self._start_child(op, asked, awaited=False))
             case _Confirmation(hook=hook):
                 op = hook.op
                 if op not in self._hooks:
@@ -594,15 +622,11 @@ class Replay:
                 self._unconfirmed.add(op)
                 self._asked_in[op] = self.turns
                 return ConfirmHook(op=op)
-            case SetAttributes(changes=changes):
-                self._change_attributes(changes)
-                return asked
-            case PublishValue(name=name, value=value):
-                self.published[name] = (self.turns, value)
-                return asked
+            case PublishValue(name=name):
+                return asked if self.published[name][1] is asked else None
             case CancelStep() | CloseHook() | CancelChild():
                 return self._effect(asked)
-            case CancelTimer():
+            case CancelTimer() | SetAttributes():
                 return asked
             case _:
                 assert_never(asked)
@@ -641,6 +665,8 @@ class Replay:
             error = error.exceptions[0]  # called within a TaskGroup
         try:
             if isinstance(error, ContinueAsNew):
+                if self._cancelled_late and self._cancelled is not None:
+                    return CancelRun(reason=self._cancelled.reason)
                 data = self.program.encode_call(*error.call)
                 return ContinueRun(input=check_size(data, f"the input of workflow {self.program.name!r}"))
             if error is None:
@@ -684,7 +710,7 @@ class Replay:
             case StartChild(), StartChild():
                 return recorded == replace(asked, input=recorded.input, digest=recorded.digest) and (
                     recorded.digest == asked.digest
-                    or self._children[asked.op].codec.same_call(recorded.input, asked.input)
+                    or self._child_codecs[asked.op].same_call(recorded.input, asked.input)
                 )
             case FailRun(), FailRun():
                 return True  # tracebacks name lines, which move

@@ -76,6 +76,19 @@ class Parent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """The run whose first turns a run's history begins with.
+
+    Attributes:
+        run_id: the id its random numbers follow from.
+        turns: how many are that one's. What they did beside asking for operations was done then.
+    """
+
+    run_id: str
+    turns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """What is known of a run besides its turns.
 
@@ -85,11 +98,12 @@ class RunRecord:
         workflow: the registered name.
         input: the encoded arguments.
         attributes: plain text, searchable; keys that begin with ``$`` are ours.
+        first_attributes: those it was started with, where they have changed since.
         start_at: when the first turn may run.
         reason: why it was cancelled, if somebody said so.
         parent: the run that waits for its outcome.
         paused_at: since when it is paused.
-        seed_id: the id its random numbers follow from, where that is not its own: its history began as another run's.
+        origin: where its history began as another run's.
         attributes_turn: the turn whose attributes these are; -1 for those it was started with.
     """
 
@@ -111,8 +125,14 @@ class RunRecord:
     reason: str | None = None
     parent: Parent | None = None
     paused_at: Micros | None = None
-    seed_id: str | None = None
+    origin: Origin | None = None
     attributes_turn: int = -1
+    first_attributes: Mapping[str, str] | None = None
+
+    @property
+    def started_with(self) -> Mapping[str, str]:
+        """The attributes it was started with."""
+        return self.attributes if self.first_attributes is None else self.first_attributes
 
     @property
     def closed(self) -> bool:
@@ -176,10 +196,15 @@ class Unpaused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttributesSet:
-    """All attributes of the run as of a turn; those of an earlier turn do not replace those of a later one."""
+    """All attributes of the run as of a turn; those of an earlier turn do not replace those of a later one.
+
+    Attributes:
+        first: those it was started with.
+    """
 
     turn: int
     attributes: Mapping[str, str]
+    first: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -217,7 +217,9 @@ def timeline(
                         op=op, turn=turn.number, asked_at=turn.at, due=due, state=TimerState.WAITING, sleep=sleep
                     )
                 case CancelTimer(op=op):
-                    woken = any(isinstance(event, WakeUpRequested) for event in turn.events)
+                    timer = views.get(op)
+                    woken = isinstance(timer, TimerView) and timer.sleep
+                    woken = woken and any(isinstance(event, WakeUpRequested) for event in turn.events)
                     _end_timer(views, op, TimerState.FIRED if woken else TimerState.CANCELLED, turn.at)
                 case OpenHook(op=op):
                     views[op] = HookView(

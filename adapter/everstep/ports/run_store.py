@@ -49,6 +49,7 @@ class RunStore(Protocol):
         Idempotent. ``Started``, ``Parked`` and ``Paused`` leave a closed run as it is, ``Closed`` removes a problem and
         does not change a run that is already closed, ``Started`` keeps the start time that was recorded first,
         ``Paused`` the time of the pause. ``AttributesSet`` and ``Published`` also change a closed run, and do nothing
-        where a later turn's are there. No record, no effect.
+        where those of this turn or a later one are there. No record, no effect; but values published without one may be
+        kept.
         """
         ...

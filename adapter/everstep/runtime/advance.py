@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from everstep.core.history import (
+    AttributesRequested,
     CancelRequested,
     Event,
     HookConflicted,
@@ -26,7 +27,8 @@ from everstep.core.history import (
     UnpauseRequested,
     event_key,
 )
-from everstep.core.messages import AdvanceRun, FireTimer, outgoing
+from everstep.core.messages import AdvanceRun, FireTimer, Outgoing, StartRun, outgoing
+from everstep.core.recorded import last_word, outstanding
 from everstep.core.replay import Replay, RunInfo
 from everstep.core.run import Closed, Parked, Problem, RunRecord, RunStatus, Started, Unparked
 from everstep.errors import (
@@ -38,15 +40,28 @@ from everstep.errors import (
     WorkflowIOError,
     WorkflowNotRegisteredError,
 )
-from everstep.ports import InboxEntry, Snapshot
+from everstep.ports import HookClaim, InboxEntry, Snapshot
 from everstep.runtime.decision import Arrival, Claim, Decision, Slots
 from everstep.runtime.deliver import deliver, entry_of
-from everstep.runtime.dispatch import ask_again, close, dispatch, repeat_effects, terminated
+from everstep.runtime.dispatch import (
+    after_the_end,
+    ask_again,
+    ask_timers_again,
+    attempt_after,
+    dispatch,
+    finish,
+    mark_paused,
+    redo,
+    repeat_effects,
+    turns_of,
+)
 from everstep.runtime.engine import Engine, Live
 from everstep.runtime.progress import RunClosed, RunParked, TimerStarted
 
 SETTLED_AFTER: Final[Micros] = 60_000_000
 """When a turn was made that long ago and what it consumed is still in the inbox, whoever made it has died."""
+DAY: Final[Micros] = 86_400_000_000
+"""No store forgets a closed run sooner than that."""
 
 
 def advance(engine: Engine, arrival: Arrival) -> None:
@@ -79,7 +94,10 @@ def decide(engine: Engine, arrival: Arrival, slots: Slots | None = None) -> Deci
     live = engine.live.take(arrival.run_id)
     inbox: Sequence[InboxEntry] = ()
     # A warm instance may be behind the history. What it accepts, the append judges; before it refuses something, look.
-    behind = live is not None and not all(live.replay.wants(event) for event in arrival.events)
+    # What was asked of a run before its time is in the inbox, and its start message does not say so.
+    behind = live is not None and (
+        not live.replay.begun or not all(live.replay.wants(event) for event in arrival.events)
+    )
     if live is None or behind or arrival.read_inbox or arrival.recover:
         first_turn = 0 if live is None else live.replay.turns
         try:
@@ -91,24 +109,18 @@ def decide(engine: Engine, arrival: Arrival, slots: Slots | None = None) -> Deci
             if live is not None:
                 live.replay.discard()
             raise
-        if snapshot is None or snapshot.run.closed:
+        if snapshot is None or snapshot.run.closed or _ends(snapshot):
             if live is not None:
                 live.replay.discard()
-            if snapshot is None or not snapshot.inbox:
-                return None
-            return Decision(run=snapshot.run, consumed=[entry.key for entry in snapshot.inbox])
-        wish = _termination(snapshot)
-        if wish is not None:
-            if live is not None:
-                live.replay.discard()
-            whole = snapshot if first_turn == 0 else engine.backend.runs.load(arrival.run_id)
-            return None if whole is None else terminated(engine, whole, wish)
+            if snapshot is not None and first_turn > 0:
+                snapshot = engine.backend.runs.load(arrival.run_id)
+            return None if snapshot is None else _end(engine, snapshot, arrival)
         inbox = snapshot.inbox
         problem = snapshot.run.problem
         if problem is not None and problem.build == engine.registry.build and not arrival.recover:
             if live is not None:
                 live.replay.discard()
-            return Decision(run=snapshot.run, deposits=_entries(arrival.events))
+            return _wait_for_code(engine, snapshot.run, arrival)
         try:
             live = _catch_up(engine, snapshot.run, snapshot.turns, live)
         except Exception as error:
@@ -122,11 +134,21 @@ def decide(engine: Engine, arrival: Arrival, slots: Slots | None = None) -> Deci
         return _park(engine, live.record, error, arrival, turn=live.replay.turns)
 
 
+def _ends(snapshot: Snapshot) -> bool:
+    """Whether the run is to be terminated, or has its last turn already."""
+    return _termination(snapshot) is not None or last_word(snapshot.turns) is not None
+
+
 def _termination(snapshot: Snapshot) -> TerminateRequested | None:
-    """The wish to end the run at once: in the inbox, or in its last turn when what follows it is still to be done."""
-    waiting = [entry.event for entry in snapshot.inbox]
-    recorded = snapshot.turns[-1].events if snapshot.turns else ()
-    return next((event for event in (*waiting, *recorded) if isinstance(event, TerminateRequested)), None)
+    return next((each.event for each in snapshot.inbox if isinstance(each.event, TerminateRequested)), None)
+
+
+def _end(engine: Engine, snapshot: Snapshot, arrival: Arrival) -> Decision | None:
+    """What is left to do for a run that has ended, or ends without its body being asked."""
+    if snapshot.run.closed:
+        decision = after_the_end(snapshot, arrival.keys)
+        return None if decision.empty else decision
+    return finish(engine, snapshot, _termination(snapshot), arrival.keys)
 
 
 def record(engine: Engine, decision: Decision) -> bool:
@@ -134,9 +156,11 @@ def record(engine: Engine, decision: Decision) -> bool:
     backend, run_id = engine.backend, decision.run.run_id
     if decision.turn is not None and not backend.runs.append(run_id, decision.turn):
         return False
+    for child in decision.created:
+        backend.runs.create(child)
     for op, token in decision.released:
         backend.hooks.release(token, run_id=run_id, op=op)
-    for claim in decision.claimed:  # before a step is sent the token, and gives it to somebody who is quick
+    for claim in decision.claimed.values():  # before a step is sent the token, and gives it to somebody who is quick
         _claim(engine, decision, claim)
     if decision.messages:
         backend.queue.send(decision.messages)
@@ -144,6 +168,8 @@ def record(engine: Engine, decision: Decision) -> bool:
         backend.queue.discard(decision.discarded)
     for op in decision.cancelled:
         backend.steps.request_cancel(run_id, op)
+    if decision.cancelled and decision.live is not None:
+        _hurry(engine, decision, decision.live.replay)
     for report in decision.reports:
         deliver(engine, report.run_id, decision.run.root_id, report.workflow, report.event)
         decision.woke = True
@@ -156,13 +182,30 @@ def record(engine: Engine, decision: Decision) -> bool:
     return True
 
 
+def _hurry(engine: Engine, decision: Decision, replay: Replay) -> None:
+    """Let cancelled steps that wait for their next attempt have it now, so that they end: it will not be begun."""
+    now, run = engine.clock.now(), decision.run
+    last = {failed.op: failed for failed in engine.backend.steps.failed_attempts(run.run_id)}
+    for op, call in replay.outstanding()[0]:
+        failed = last.get(op)
+        if op in decision.cancelled and failed is not None and failed.retry_at > now:
+            attempt = outgoing(attempt_after(run, op, call, failed, sole=False), now, run.root_id, run.workflow)
+            engine.backend.queue.discard([attempt.message_id])
+            engine.backend.queue.send([attempt])
+            decision.woke = True
+
+
 def _claim(engine: Engine, decision: Decision, claim: Claim) -> None:
     """Claim the token; tell the run of a conflict, or that there is none if it wants to know."""
     backend, run, op = engine.backend, decision.run, claim.hook.op
     held = backend.hooks.claim(claim.hook)
-    if held is not None and _is_over(engine, held.run_id):  # it died before it gave the token free
+    if held is not None and not _is_open(engine, held):  # a claim that came late, or was not given free by who died
         backend.hooks.release(held.token, run_id=held.run_id, op=held.op)
         held = backend.hooks.claim(claim.hook)
+    known = 0 if decision.live is None else decision.live.replay.turns
+    if held is None and not _is_open(engine, claim.hook, as_of=known):  # this claim comes late: it was closed meanwhile
+        backend.hooks.release(claim.hook.token, run_id=run.run_id, op=op)
+        return
     if held is None and not claim.confirm:
         return
     event = HookOpened(op=op) if held is None else HookConflicted(op=op, run_id=held.run_id)
@@ -170,9 +213,17 @@ def _claim(engine: Engine, decision: Decision, claim: Claim) -> None:
     decision.woke = True
 
 
-def _is_over(engine: Engine, run_id: str) -> bool:
-    run = engine.backend.inspector.get_run(run_id)
-    return run is None or run.closed
+def _is_open(engine: Engine, hook: HookClaim, *, as_of: int = 0) -> bool:
+    """Whether the hook is open, by the history of its run.
+
+    Args:
+        as_of: it was open after so many turns.
+    """
+    snapshot = engine.backend.runs.load(hook.run_id, first_turn=as_of)
+    if snapshot is None or snapshot.run.closed or last_word(snapshot.turns) is not None:
+        return False
+    known = {hook.op: hook.token} if as_of else {}
+    return hook.op in outstanding(snapshot.turns, hooks=known).hooks
 
 
 def settle(engine: Engine, decision: Decision) -> None:
@@ -187,7 +238,8 @@ def settle(engine: Engine, decision: Decision) -> None:
                     status=RunStatus.RUNNING,
                     started_at=run.started_at or replay.started_at,
                     paused_at=(run.paused_at or replay.loop.now) if replay.paused else None,
-                    attributes=replay.attributes if replay.attributes_turn >= 0 else run.attributes,
+                    attributes=replay.attributes,
+                    first_attributes=run.started_with,
                 )
             engine.live.keep(decision.live)
         else:
@@ -263,8 +315,8 @@ def _begin(engine: Engine, run: RunRecord) -> Replay:
         run_id=run.run_id,
         workflow=run.workflow,
         input=run.input,
-        seed=run.seed_id,
-        attributes=run.attributes,
+        seed=None if run.origin is None else run.origin.run_id,
+        attributes=run.started_with,
         public_url=engine.public_url,
     )
     return Replay(program, info, entropy=engine.entropy)
@@ -274,49 +326,47 @@ def _decide(
     engine: Engine, live: Live, arrival: Arrival, inbox: Sequence[InboxEntry], slots: Slots | None
 ) -> Decision | None:
     replay, run = live.replay, live.record
-    decision = Decision(run=run, live=live, consumed=[entry.key for entry in inbox])
-    if run.started_at is None and replay.turns > 0:  # a crash came between the first turn and the record
-        decision.changes.append(Started(at=replay.started_at))
-    if replay.closing is not None:  # the last turn is there, what follows it may not be
-        repeat_effects(decision, replay, {replay.turns - 1})
-        close(decision, replay, replay.closing, at=replay.loop.now)
-        return decision
     now = max(engine.clock.now(), arrival.not_before, replay.loop.now)
-    events = _to_deliver(replay, arrival, inbox)
-    if replay.paused and not any(isinstance(event, (UnpauseRequested, CancelRequested)) for event in events):
-        decision.deposits = _entries(event for event in arrival.events if replay.wants(event))
-        decision.consumed = []
-        if decision.empty:
-            engine.live.keep(live)
-            return None
-        return decision
-    pausing = [event for event in events if isinstance(event, PauseRequested)]
-    if pausing and not any(isinstance(event, (UnpauseRequested, CancelRequested)) for event in events):
-        decision.deposits = _entries(event for event in arrival.events if replay.wants(event) and event not in pausing)
-        events = [*pausing]
-    elif not replay.begun and not any(isinstance(event, CancelRequested) for event in events):
-        if now < run.start_at:
-            engine.live.keep(live)
-            return None
-        events.insert(0, RunStarted())
-    if not pausing:
+    events, held = _to_deliver(replay, arrival, inbox)
+    begins = not replay.begun and not any(isinstance(event, CancelRequested) for event in events)
+    early = begins and now < run.start_at
+    if early and replay.turns == 0 and not held.rests:  # what waits is read when it begins
+        replay.discard()
+        return Decision(run=run, messages=[_start_of(run)]) if arrival.recover else None
+    if not held.rests:
+        if begins and not early:
+            events.append(RunStarted())  # after what was asked of it before
         events.extend(replay.due_timers(now))
+    decision = Decision(run=run, live=live)
+    decision.consumed = [entry.key for entry in inbox if entry.key not in held.keys]
+    decision.deposits = _entries(event for event in arrival.events if event_key(event) in held.keys)
+    if run.started_at is None and replay.turns > 0:  # a crash came between the first turn and the record
+        decision.changes.append(Started(at=replay.time_of(0)))
     if run.problem is not None:
         decision.changes.append(Unparked())
     unsure = _unsure(replay, decision, arrival, inbox, now)
-    if replay.paused or pausing:
-        decision.consumed = [key for key in decision.consumed if key in {event_key(event) for event in events}]
-    borrowed = arrival.start is not None and run.seed_id is not None
-    if borrowed:  # its first turns are another run's: their effects were that one's
-        unsure = range(replay.turns)
-    if not events:
-        ask_again(engine, decision, replay, unsure)
-        if not borrowed:
-            repeat_effects(decision, replay, unsure)
-        if decision.empty:
-            engine.live.keep(live)
-            return None
-        return decision
+    repeat_effects(decision, replay, unsure | _recent(replay, arrival, run, now))
+    was_paused = replay.paused
+    if events:
+        _make_turn(engine, decision, replay, events, now, slots)
+    if replay.closing is None:
+        mark_paused(decision, paused=replay.paused, at=replay.loop.now)
+        goes_on = was_paused and not replay.paused
+        if goes_on:
+            ask_timers_again(decision, replay)
+        if early and (goes_on or arrival.recover):
+            decision.messages.append(_start_of(run))
+        everything = arrival.recover or run.problem is not None
+        ask_again(engine, decision, replay, range(replay.turns) if everything else unsure)
+    if decision.empty:
+        engine.live.keep(live)
+        return None
+    return decision
+
+
+def _make_turn(
+    engine: Engine, decision: Decision, replay: Replay, events: Sequence[Event], now: Micros, slots: Slots | None
+) -> None:
     delivered, commands = replay.advance(now, events)
     turn = Turn(
         number=replay.turns - 1,
@@ -328,53 +378,71 @@ def _decide(
         drawn=replay.drawn,
     )
     if engine.verify:
-        _verify(engine, run, turn)
+        _verify(engine, decision.run, turn)
     decision.turn = turn
     dispatch(decision, replay, turn, slots)
-    if unsure and replay.closing is None:
-        ask_again(engine, decision, replay, unsure)
-        if not borrowed:
-            repeat_effects(decision, replay, unsure)
-    return decision
 
 
-def _to_deliver(replay: Replay, arrival: Arrival, inbox: Sequence[InboxEntry]) -> list[Event]:
-    """What arrived and is wanted, each once, in the order of arrival."""
+def _start_of(run: RunRecord) -> Outgoing:
+    return outgoing(StartRun(run=run), run.start_at, run.root_id, run.workflow)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What is not delivered because the run is paused, by key."""
+
+    rests: bool
+    keys: frozenset[str] = frozenset()
+
+
+def _to_deliver(replay: Replay, arrival: Arrival, inbox: Sequence[InboxEntry]) -> tuple[list[Event], _Held]:
+    """What arrived and is wanted, each once, in the order of arrival. While the run is paused, what needs no body."""
     events: dict[str, Event] = {}
     for event in (*arrival.events, *(entry.event for entry in inbox)):
         if replay.wants(event):
             events.setdefault(event_key(event), event)
-    return list(events.values())
+    arrived = list(events.values())
+    pauses = replay.paused or any(isinstance(event, PauseRequested) for event in arrived)
+    if not pauses or any(isinstance(event, (UnpauseRequested, CancelRequested)) for event in arrived):
+        return arrived, _Held(rests=False)
+    passing: list[Event] = [event for event in arrived if isinstance(event, (PauseRequested, AttributesRequested))]
+    return passing, _Held(rests=True, keys=frozenset(events) - {event_key(event) for event in passing})
 
 
-def _unsure(
-    replay: Replay, decision: Decision, arrival: Arrival, inbox: Sequence[InboxEntry], now: Micros
-) -> range | set[int]:
+def _unsure(replay: Replay, decision: Decision, arrival: Arrival, inbox: Sequence[InboxEntry], now: Micros) -> set[int]:
     """The recorded turns whose commands may never have been sent.
 
     What arrives and is consumed already was consumed by somebody who may have died between the append and the sends.
     A message that comes again was to guard them. An inbox entry is removed after them; but one that is still there may
     also belong to somebody who is just about to remove it, so it is left there and looked at again in a minute.
     """
-    if arrival.recover or decision.run.problem is not None:
-        return range(replay.turns)
+    run = decision.run
+    everything = arrival.recover or run.problem is not None
     turns: set[int | None] = {replay.consumed_in(op) for op in arrival.again}
     turns.update(replay.turn_of(event) for event in arrival.events)
     turns.update(replay.consumed_in(op) for op in arrival.timers if replay.leads(op))
     if arrival.start is not None and replay.turns > 0:
-        turns.add(0)
+        turns.update((0, replay.turn_of(RunStarted())))
+        turns.update(range(0 if run.origin is None else run.origin.turns))
     for entry in inbox:
         turn = replay.turn_of(entry.event)
-        if turn is None:
+        if turn is None or replay.sent_again(entry.event):
             continue
         settled_at = replay.time_of(turn) + SETTLED_AFTER
-        if settled_at <= now:
+        if everything or settled_at <= now:
             turns.add(turn)
         elif entry.key in decision.consumed:
             decision.consumed.remove(entry.key)
-            look = AdvanceRun(run_id=decision.run.run_id, cause=f"turn.{turn}", due=settled_at)
-            decision.messages.append(outgoing(look, settled_at, decision.run.root_id, decision.run.workflow))
+            look = AdvanceRun(run_id=run.run_id, cause=f"turn.{turn}", due=settled_at)
+            decision.messages.append(outgoing(look, settled_at, run.root_id, run.workflow))
     return {turn for turn in turns if turn is not None}
+
+
+def _recent(replay: Replay, arrival: Arrival, run: RunRecord, now: Micros) -> set[int]:
+    """When all is asked again, the turns whose effects are too: not older ones, whose children may be forgotten."""
+    if not arrival.recover and run.problem is None:
+        return set()
+    return {turn for turn in range(replay.turns) if replay.time_of(turn) > now - DAY}
 
 
 def _verify(engine: Engine, run: RunRecord, turn: Turn) -> None:
@@ -398,6 +466,19 @@ def _entries(events: Iterable[Event]) -> list[InboxEntry]:
     return [entry_of(event) for event in events if not isinstance(event, (RunStarted, TimerFired))]
 
 
+def _wait_for_code(engine: Engine, run: RunRecord, arrival: Arrival) -> Decision:
+    """What is done for a run that is parked: outcomes that arrived wait in its inbox.
+
+    A message that comes again was to guard a turn that may not have taken effect. It will be gone, so see to it now.
+    """
+    decision = Decision(run=run, deposits=_entries(arrival.events))
+    if arrival.keys:
+        snapshot = engine.backend.runs.load(run.run_id)
+        if snapshot is not None:
+            redo(decision, snapshot.turns, turns_of(snapshot.turns, arrival.keys))
+    return decision
+
+
 def _park(engine: Engine, run: RunRecord, error: Exception, arrival: Arrival, *, turn: int) -> Decision:
     """Keep the run, with the reason. Outcomes that arrived wait in its inbox."""
     if isinstance(error, StoreError):
@@ -417,4 +498,6 @@ def _park(engine: Engine, run: RunRecord, error: Exception, arrival: Arrival, *,
             code = "internal"
             message = "".join(traceback.format_exception(error))[-4000:]
     problem = Problem(code=code, message=message, turn=turn, build=engine.registry.build, at=engine.clock.now())
-    return Decision(run=run, deposits=_entries(arrival.events), changes=[Parked(problem=problem)])
+    decision = _wait_for_code(engine, run, arrival)
+    decision.changes.append(Parked(problem=problem))
+    return decision

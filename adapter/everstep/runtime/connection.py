@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from everstep.core.attributes import check_changes
+from everstep.core.attributes import changed, check_changes, check_number
 from everstep.core.durations import When
 from everstep.core.history import (
     AttributesRequested,
@@ -108,7 +108,7 @@ class Connection:
 
     def cancel(self, run_id: str, reason: str | None = None) -> RunRecord:
         """Ask the run to end: its body is cancelled, and may clean up."""
-        return self._request(run_id, CancelRequested(reason=check_reason(reason)))
+        return self._request(run_id, CancelRequested(reason=check_reason(reason), nonce=self._request_key()))
 
     def terminate(self, run_id: str, reason: str | None = None) -> RunRecord:
         """End the run without asking its body."""
@@ -129,6 +129,9 @@ class Connection:
     def set_attributes(self, run_id: str, changes: Mapping[str, str | None]) -> RunRecord:
         """Change attributes of the run; None removes one."""
         checked = check_changes(changes)
+        run = self.backend.inspector.get_run(run_id)
+        if run is not None:
+            check_number(changed(run.attributes, checked))
         return self._request(run_id, AttributesRequested(key=self._request_key(), changes=checked))
 
     def _request(self, run_id: str, event: Request) -> RunRecord:
@@ -150,8 +153,9 @@ class Connection:
 
     def resume_hook(self, token: str, payload: bytes, *, resume_id: str | None = None) -> HookClaim:
         """Send a payload to whoever waits under this token; durable when it returns."""
-        resume_id = resume_id if resume_id is not None else self._request_key()
-        hook = resume_hook(self.backend, self.clock, token, payload, resume_id)
+        nonce = self._request_key()
+        key = nonce if resume_id is None else resume_id
+        hook = resume_hook(self.backend, self.clock, token, payload, resume_id=key, nonce=nonce)
         self.sent()
         return hook
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from everstep.core.history import Event, Micros, Turn
+from everstep.core.history import Event, Micros, RunStarted, TimerFired, Turn, event_key
 from everstep.core.messages import Outgoing
 from everstep.core.run import RunChange, RunRecord
 from everstep.ports import HookClaim, InboxEntry
@@ -33,6 +33,14 @@ class Arrival:
     read_inbox: bool = False
     recover: bool = False
     not_before: Micros = 0
+
+    @property
+    def keys(self) -> list[str]:
+        """Of the events that its messages stand for."""
+        keys = [event_key(event) for event in self.events]
+        keys += [f"step/{op}" for op in self.again]
+        keys += [event_key(TimerFired(op=op)) for op in self.timers]
+        return keys if self.start is None else [*keys, event_key(RunStarted())]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,8 +73,9 @@ class Decision:
     """What is to be written for a run, and what was replayed to find out.
 
     Attributes:
+        created: children that begin later, so that they are seen, and can be cancelled, until then.
         released: operations of hooks and their tokens.
-        claimed: tokens of hooks.
+        claimed: tokens of hooks, by operation.
         cancelled: steps that nobody waits for any more.
         reports: what other runs are told.
         discarded: ids of messages nobody needs any more.
@@ -77,8 +86,9 @@ class Decision:
     run: RunRecord
     live: Live | None = None
     turn: Turn | None = None
+    created: list[RunRecord] = field(default_factory=list)
     released: list[tuple[int, str]] = field(default_factory=list)
-    claimed: list[Claim] = field(default_factory=list)
+    claimed: dict[int, Claim] = field(default_factory=dict)
     messages: list[Outgoing] = field(default_factory=list)
     discarded: list[str] = field(default_factory=list)
     cancelled: list[int] = field(default_factory=list)
@@ -93,6 +103,7 @@ class Decision:
         """Whether there is nothing to write."""
         return not (
             self.turn is not None
+            or self.created
             or self.released
             or self.claimed
             or self.messages

@@ -5,10 +5,11 @@ Nothing is written here; it is added to a `Decision`. Everything may be added ag
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import assert_never
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final, assert_never
 
 from everstep.core.history import (
+    AttributesRequested,
     CancelChild,
     CancelRequested,
     CancelRun,
@@ -24,9 +25,12 @@ from everstep.core.history import (
     CompleteRun,
     ConfirmHook,
     ContinueRun,
+    Event,
     FailRun,
+    HookReceived,
     Micros,
     OpenHook,
+    PauseRequested,
     PublishValue,
     RunStep,
     SetAttributes,
@@ -34,11 +38,14 @@ from everstep.core.history import (
     StartTimer,
     TerminateRequested,
     Turn,
+    UnpauseRequested,
+    WakeUpRequested,
 )
 from everstep.core.hooks import Hook
 from everstep.core.ids import child_run_id, derived_run_id
-from everstep.core.messages import ExecuteStep, FireTimer, Message, Outgoing, StartRun, outgoing, timer_id
-from everstep.core.outstanding import outstanding
+from everstep.core.messages import ExecuteStep, FireTimer, Message, Outgoing, StartRun, message_id, outgoing, timer_id
+from everstep.core.operations import StepCall
+from everstep.core.recorded import Outstanding, attributes_after, consumed, effects, last_word, outstanding
 from everstep.core.replay import Replay
 from everstep.core.run import (
     AttributesSet,
@@ -61,20 +68,25 @@ ROOT_ATTRIBUTE = "$rootRunId"
 
 def dispatch(decision: Decision, replay: Replay, turn: Turn, slots: Slots | None) -> None:
     """All that follows from a new turn."""
-    run = decision.run
     if turn.number == 0:
         decision.changes.append(Started(at=turn.at))
-    was_paused = run.paused_at is not None
-    if replay.paused and not was_paused:
-        decision.changes.append(Paused(at=turn.at))
-    elif was_paused and not replay.paused:
-        decision.changes.append(Unpaused())
     for command in turn.commands:
         _follow(decision, replay, command, turn.at, slots)
     if replay.attributes_turn == turn.number:
-        _set_attributes(decision, replay)
+        _set_attributes(decision, replay.attributes, turn.number)
     if replay.closing is not None:
-        close(decision, replay, replay.closing, at=turn.at)
+        close(decision, replay.left(), replay.closing, attributes=replay.attributes, at=turn.at)
+        if replay.paused and isinstance(replay.closing, ContinueRun):
+            _tell_successor(decision, PauseRequested(key=f"of.{decision.run.run_id}"))
+
+
+def mark_paused(decision: Decision, *, paused: bool, at: Micros) -> None:
+    """Let the record say whether the run is paused, where it does not: whoever was to write that may have died."""
+    known = decision.run.paused_at is not None
+    if paused and not known:
+        decision.changes.append(Paused(at=at))
+    elif known and not paused:
+        decision.changes.append(Unpaused())
 
 
 def _follow(decision: Decision, replay: Replay, command: Command, at: Micros, slots: Slots | None) -> None:
@@ -100,29 +112,21 @@ def _follow(decision: Decision, replay: Replay, command: Command, at: Micros, sl
             decision.messages.append(_to(run, FireTimer(run_id=run.run_id, op=op, due=due), due))
         case CancelTimer(op=op):
             decision.discarded.append(timer_id(run.run_id, op))
-        case OpenHook(op=op):
-            pass  # its claim is below, with those that are claimed again
-        case ConfirmHook():
-            pass
+        case OpenHook(op=op) | ConfirmHook(op=op):
+            hook = replay.open_hook_of(op)
+            if hook is not None:
+                _claim(decision, replay, op, hook, at)
         case StartChild():
-            decision.messages.append(_child_message(run, command, at))
-        case CancelStep() | CloseHook() | CancelChild():
-            _repeat(decision, command)
-        case PublishValue(name=name, value=value):
-            decision.changes.append(Published(turn=replay.turns - 1, name=name, value=value))
+            _start_child(decision, command, at)
+        case CancelStep() | CloseHook() | CancelChild() | PublishValue():
+            _have_effect(decision, command, turn=replay.turns - 1, at=at)
         case SetAttributes() | CompleteRun() | FailRun() | ContinueRun() | CancelRun():
             pass  # the replay knows the state that follows
         case _:
             assert_never(command)
-    if isinstance(command, (OpenHook, ConfirmHook)):
-        hook = dict(replay.open_hooks()).get(command.op)
-        if hook is not None:
-            _claim(decision, replay, command.op, hook, at)
 
 
 def _claim(decision: Decision, replay: Replay, op: int, hook: Hook, at: Micros) -> None:
-    if hook.holder is not None or any(claim.hook.op == op for claim in decision.claimed):
-        return
     run = decision.run
     claim = HookClaim(
         token=hook.token,
@@ -136,11 +140,11 @@ def _claim(decision: Decision, replay: Replay, op: int, hook: Hook, at: Micros) 
         metadata=hook.metadata,
         answer=hook.answer,
     )
-    decision.claimed.append(Claim(hook=claim, confirm=replay.unconfirmed(op)))
+    decision.claimed[op] = Claim(hook=claim, confirm=replay.unconfirmed(op))
 
 
-def _repeat(decision: Decision, command: Command) -> None:
-    """The effect of a command that has no outcome."""
+def _have_effect(decision: Decision, command: Command, *, turn: int, at: Micros) -> None:
+    """The effect of a command of a turn that was made at that time; once more, perhaps."""
     run = decision.run
     match command:
         case CancelStep(op=op):
@@ -152,21 +156,24 @@ def _repeat(decision: Decision, command: Command) -> None:
             wish = CancelRequested(reason=f"run {run.run_id} waits for it no more")
             decision.reports.append(Report(run_id=child, workflow=workflow, event=wish))
         case StartChild():
-            decision.messages.append(_child_message(run, command, decision.run.created_at))
+            _start_child(decision, command, at)
+        case PublishValue(name=name, value=value):
+            decision.changes.append(Published(turn=turn, name=name, value=value))
         case _:
             raise AssertionError(command)
 
 
-def _set_attributes(decision: Decision, replay: Replay) -> None:
-    changed = AttributesSet(turn=replay.attributes_turn, attributes=dict(replay.attributes))
-    decision.changes.append(changed)
+def _set_attributes(decision: Decision, attributes: Mapping[str, str], turn: int) -> None:
+    change = AttributesSet(turn=turn, attributes=dict(attributes), first=decision.run.started_with)
+    decision.changes.append(change)
 
 
 def _to(run: RunRecord, message: Message, due: Micros) -> Outgoing:
     return outgoing(message, due, run.root_id, run.workflow)
 
 
-def _child_message(run: RunRecord, command: StartChild, at: Micros) -> Outgoing:
+def _start_child(decision: Decision, command: StartChild, at: Micros) -> None:
+    run = decision.run
     child = RunRecord(
         run_id=child_run_id(run.run_id, command.number),
         root_id=run.root_id,
@@ -177,26 +184,34 @@ def _child_message(run: RunRecord, command: StartChild, at: Micros) -> Outgoing:
         attributes={**command.attributes, PARENT_ATTRIBUTE: run.run_id, ROOT_ATTRIBUTE: run.root_id},
         parent=Parent(run_id=run.run_id, workflow=run.workflow, op=command.op) if command.awaited else None,
     )
-    return outgoing(StartRun(run=child), child.start_at, child.root_id, child.workflow)
+    if child.start_at > at:
+        decision.created.append(child)
+    decision.messages.append(outgoing(StartRun(run=child), child.start_at, child.root_id, child.workflow))
 
 
 # --- closing -----------------------------------------------------------------------------------------
 
 
-def close(decision: Decision, replay: Replay, command: ClosingCommand, *, at: Micros) -> None:
-    """What follows from a run's last turn."""
+def close(
+    decision: Decision, left: Outstanding, command: ClosingCommand, *, attributes: Mapping[str, str], at: Micros
+) -> None:
+    """What follows from a run's last turn.
+
+    Args:
+        left: what the run still waited for.
+        attributes: its last ones.
+        at: when that turn was made.
+    """
     run = decision.run
-    decision.discarded.extend(timer_id(run.run_id, op) for op, _ in replay.outstanding()[1])
-    decision.released.extend((op, hook.token) for op, hook in replay.open_hooks())
-    for _, call in replay.children():
-        child = child_run_id(run.run_id, call.number)
+    decision.claimed.clear()
+    decision.discarded.extend(timer_id(run.run_id, op) for op in sorted(left.timers))
+    decision.released.extend(sorted(left.hooks.items()))
+    for _, child in sorted(left.children.items()):
         wish = TerminateRequested(reason=f"run {run.run_id} has ended")
-        decision.reports.append(Report(run_id=child, workflow=call.codec.name, event=wish))
-    _mark_closed(decision, command, at)
-
-
-def _mark_closed(decision: Decision, command: ClosingCommand, at: Micros) -> None:
-    run = decision.run
+        report = Report(run_id=child_run_id(run.run_id, child.number), workflow=child.workflow, event=wish)
+        decision.reports.append(report)
+    if run.started_at is None and at < run.start_at:  # it was cancelled before it began
+        decision.discarded.append(message_id(StartRun(run=run)))
     outcome: ChildOutcome | None = None
     op = -1 if run.parent is None else run.parent.op
     match command:
@@ -217,7 +232,7 @@ def _mark_closed(decision: Decision, command: ClosingCommand, at: Micros) -> Non
                 input=data,
                 created_at=at,
                 start_at=at,
-                attributes=run.attributes,
+                attributes=attributes,
                 continued_from=run.run_id,
                 parent=run.parent,
             )
@@ -229,42 +244,97 @@ def _mark_closed(decision: Decision, command: ClosingCommand, at: Micros) -> Non
         decision.reports.append(Report(run_id=run.parent.run_id, workflow=run.parent.workflow, event=outcome))
 
 
-def terminated(engine: Engine, snapshot: Snapshot, wish: TerminateRequested) -> Decision:
-    """End a run without asking its body, so that it also ends where the body cannot be replayed.
+def finish(
+    engine: Engine, snapshot: Snapshot, wish: TerminateRequested | None, keys: Collection[str]
+) -> Decision | None:
+    """End a run by what its history says, without a replay: one that is to be terminated, or whose last turn is there.
 
     Args:
-        snapshot: with all turns. Its last one may be the one that ended the run, when what follows is to be repeated.
+        snapshot: with all turns.
+        wish: that the run be terminated.
+        keys: of events whose messages have come again.
     """
     run, turns = snapshot.run, snapshot.turns
-    decision = Decision(run=run, consumed=[entry.key for entry in snapshot.inbox])
+    decision = Decision(run=run, consumed=_inbox(snapshot))
     last = turns[-1] if turns else None
-    stop = CancelRun(reason=wish.reason)
-    if last is not None and any(isinstance(event, TerminateRequested) for event in last.events):
-        at = last.at
-    else:
-        at = max(engine.clock.now(), 0 if last is None else last.at)
-        decision.turn = Turn(
+    command = last_word(turns)
+    if command is None:
+        if wish is None:
+            return None
+        command = CancelRun(reason=wish.reason)
+        last = Turn(
             number=len(turns),
-            at=at,
+            at=max(engine.clock.now(), 0 if last is None else last.at),
             build=engine.registry.build,
             nonce=engine.nonce(),
             events=(wish,),
-            commands=(stop,),
+            commands=(command,),
         )
-        if last is None:
-            decision.changes.append(Started(at=at))
+        decision.turn = last
+    if last is None:
+        raise AssertionError("a command without a turn")
     left = outstanding(turns)
-    decision.discarded.extend(timer_id(run.run_id, op) for op in sorted(left.timers))
-    decision.released.extend(sorted(left.hooks.items()))
     for op, name in sorted(left.steps.items()):
         step = engine.registry.steps.get(name)
         if step is not None and step.cancellable:
             decision.cancelled.append(op)
-    for _, child in sorted(left.children.items()):
-        child_id = child_run_id(run.run_id, child.number)
-        decision.reports.append(Report(run_id=child_id, workflow=child.workflow, event=wish))
-    _mark_closed(decision, stop, at)
+    # Whoever made an earlier turn may have died before it was put into effect, and its message will find a closed run.
+    redo(decision, turns, {*turns_of(turns, _inbox(snapshot)), *turns_of(turns, keys), last.number})
+    if run.started_at is None:
+        decision.changes.append(Started(at=turns[0].at if turns else last.at))
+    attributes, _ = attributes_after(run.started_with, turns)
+    close(decision, left, command, attributes=attributes, at=last.at)
     return decision
+
+
+def turns_of(turns: Iterable[Turn], keys: Iterable[str]) -> set[int]:
+    """The turns that consumed these events."""
+    known = consumed(turns)
+    return {known[key] for key in keys if key in known}
+
+
+def _inbox(snapshot: Snapshot) -> list[str]:
+    return [entry.key for entry in snapshot.inbox]
+
+
+def after_the_end(snapshot: Snapshot, keys: Collection[str]) -> Decision:
+    """What is left to do for a run that is closed.
+
+    Args:
+        snapshot: with all turns.
+        keys: of events whose messages have come again.
+    """
+    run, turns = snapshot.run, snapshot.turns
+    decision = Decision(run=run, consumed=_inbox(snapshot))
+    redo(decision, turns, turns_of(turns, [*keys, *decision.consumed]))
+    known = consumed(turns)
+    tokens = {each.op: each.token for turn in turns for each in turn.commands if isinstance(each, OpenHook)}
+    for entry in snapshot.inbox:
+        event = entry.event
+        if entry.key in known:
+            continue
+        if isinstance(event, HookReceived) and event.op in tokens:  # its token was claimed again by somebody slow
+            decision.released.append((event.op, tokens[event.op]))
+        elif isinstance(event, _REQUESTS) and run.continued_to is not None:
+            _tell_successor(decision, event)
+    return decision
+
+
+_REQUESTS: Final = (
+    CancelRequested,
+    TerminateRequested,
+    WakeUpRequested,
+    PauseRequested,
+    UnpauseRequested,
+    AttributesRequested,
+)
+"""What is asked of a run that has gone on as another is asked of that one."""
+
+
+def _tell_successor(decision: Decision, event: Event) -> None:
+    run = decision.run
+    successor = derived_run_id("continue", run.run_id)
+    decision.reports.append(Report(run_id=successor, workflow=run.workflow, event=event))
 
 
 # --- again -------------------------------------------------------------------------------------------
@@ -287,46 +357,72 @@ def ask_again(engine: Engine, decision: Decision, replay: Replay, turns: Collect
                 failed[attempt.op] = attempt
     for op, call in steps:
         last = failed.get(op)
-        step = ExecuteStep(
-            run_id=run.run_id,
-            workflow=run.workflow,
-            op=op,
-            name=call.codec.name,
-            attempt=1 if last is None else last.attempt + 1,
-            input=call.data,
-            sole=replay.one_step,
-            first_at=now if last is None else last.started_at,
-        )
+        step = attempt_after(run, op, call, last, sole=replay.one_step, now=now)
         decision.messages.append(_to(run, step, now if last is None else last.retry_at))
     for op, due in replay.outstanding()[1]:
         if replay.asked_in(op) in turns:
             decision.messages.append(_to(run, FireTimer(run_id=run.run_id, op=op, due=due), due))
     for op, hook in replay.open_hooks():
-        if replay.asked_in(op) in turns:
+        if replay.asked_in(op) in turns and op not in decision.claimed:
             _claim(decision, replay, op, hook, now)
-    for op, child in replay.children():
+    for op, child in sorted(replay.left().children.items()):
         asked_in = replay.asked_in(op)
         if asked_in in turns and asked_in is not None:
-            command = StartChild(
-                op=op,
-                number=child.number,
-                workflow=child.codec.name,
-                input=child.data,
-                digest="",
-                awaited=True,
-                attributes=child.attributes,
-                start_at=child.start_at,
-            )
-            decision.messages.append(_child_message(run, command, replay.time_of(asked_in)))
+            _start_child(decision, child, replay.time_of(asked_in))
+
+
+def attempt_after(
+    run: RunRecord, op: int, call: StepCall[Any], failed: FailedAttempt | None, *, sole: bool, now: Micros = 0
+) -> ExecuteStep:
+    """The attempt at a step that follows this one, or the first, asked for `now`."""
+    return ExecuteStep(
+        run_id=run.run_id,
+        workflow=run.workflow,
+        op=op,
+        name=call.codec.name,
+        attempt=1 if failed is None else failed.attempt + 1,
+        input=call.data,
+        sole=sole,
+        first_at=now if failed is None else failed.started_at,
+    )
+
+
+def ask_timers_again(decision: Decision, replay: Replay) -> None:
+    """Add again all timers: their messages may have come while the run was paused, by a clock that is ahead."""
+    run = decision.run
+    for op, due in replay.outstanding()[1]:
+        decision.messages.append(_to(run, FireTimer(run_id=run.run_id, op=op, due=due), due))
 
 
 def repeat_effects(decision: Decision, replay: Replay, turns: Collection[int]) -> None:
     """Add again what these turns had an effect on beside the operations the run waits for."""
-    for turn in sorted(turns):
+    own = [turn for turn in sorted(turns) if turn >= _borrowed(decision.run)]
+    for turn in own:
         for effect in replay.effects_of(turn):
-            _repeat(decision, effect)
-    for name, (turn, value) in replay.published.items():
-        if turn in turns:
-            decision.changes.append(Published(turn=turn, name=name, value=value))
-    if replay.attributes_turn in turns:
-        _set_attributes(decision, replay)
+            _have_effect(decision, effect, turn=turn, at=replay.time_of(turn))
+    for turn, command in replay.published.values():
+        if turn in own:
+            _have_effect(decision, command, turn=turn, at=replay.time_of(turn))
+    if replay.attributes_turn in own:
+        _set_attributes(decision, replay.attributes, replay.attributes_turn)
+
+
+def redo(decision: Decision, turns: Sequence[Turn], numbers: Collection[int]) -> None:
+    """As `repeat_effects`, by the history alone.
+
+    Args:
+        turns: all there are.
+        numbers: of those whose effects to add again.
+    """
+    for turn in turns:
+        if turn.number in numbers and turn.number >= _borrowed(decision.run):
+            for effect in effects(turn):
+                _have_effect(decision, effect, turn=turn.number, at=turn.at)
+    attributes, last = attributes_after(decision.run.started_with, turns)
+    if last in numbers and last >= _borrowed(decision.run):
+        _set_attributes(decision, attributes, last)
+
+
+def _borrowed(run: RunRecord) -> int:
+    """How many of its first turns are another run's, so that their effects were that one's."""
+    return 0 if run.origin is None else run.origin.turns

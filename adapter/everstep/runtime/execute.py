@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 import zlib
 from collections.abc import Callable, Coroutine
@@ -260,7 +261,9 @@ async def run_attempt(
             streams.abandon()
             raise
         raised = cancelled
-    except (Exception, SystemExit, BaseExceptionGroup) as error:
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # also what is no Exception, as panics of extension modules: the worker goes on
         raised = error
     else:
         try:
@@ -281,7 +284,8 @@ def _streams(engine: Engine, message: ExecuteStep, threads: Threads) -> AttemptS
 async def _call(step: StepProgram, args: list[Any], kwargs: dict[str, Any], threads: Threads) -> Any:
     if step.asynchronous:
         return await step.func(*args, **kwargs)
-    return await threads.run(step.func, args, kwargs)
+    value = await threads.run(step.func, args, kwargs)
+    return await value if inspect.iscoroutine(value) else value  # as a decorator makes a 'def' of an 'async def'
 
 
 async def _told(engine: Engine, step: StepProgram, message: ExecuteStep, attempt: Coroutine[Any, Any, Any]) -> Any:
@@ -303,7 +307,7 @@ async def _told(engine: Engine, step: StepProgram, message: ExecuteStep, attempt
     try:
         return running.result()
     except BaseException as error:
-        if cancelled.is_set():
+        if cancelled.is_set() or await asyncio.to_thread(_nobody_waits, engine, message):
             raise StepCancelledError(f"step {step.name!r} was cancelled: nobody waits for it any more") from error
         raise
 

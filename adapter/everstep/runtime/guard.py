@@ -1,8 +1,9 @@
 """Notice I/O in a workflow body where Python tells of it: its audit events (https://peps.python.org/pep-0578/).
 
 The hook is installed once per process, when the first engine is made, and costs a few nanoseconds per audited
-call outside a body. Reading code (``import``, tracebacks) is allowed. The wall clock and the random module raise no
-audit events: those are found when a workflow is declared (`core.lint`) and by `verify`.
+call outside a body. Reading code (``import``, tracebacks, what is installed) is allowed, and so are time zones, logging
+and the debugger. The wall clock and the random module raise no audit events: those are found when a workflow is
+declared (`core.lint`) and by `verify`.
 """
 
 from __future__ import annotations
@@ -15,15 +16,20 @@ from typing import Any, Final
 from everstep.core.loop import WorkflowLoop
 
 _REFUSED: Final = {
+    "_thread.start_joinable_thread": "threading.Thread.start",
+    "_thread.start_new_thread": "threading.Thread.start",
+    "builtins.input": "input",
     "open": "open",
     "os.fork": "os.fork",
     "os.forkpty": "os.forkpty",
+    "os.listdir": "os.listdir",
     "os.mkdir": "os.mkdir",
     "os.posix_spawn": "os.posix_spawn",
     "os.putenv": "os.environ[…] = …",
     "os.remove": "os.remove",
     "os.rename": "os.rename",
     "os.rmdir": "os.rmdir",
+    "os.scandir": "os.scandir",
     "os.spawn": "os.spawn",
     "os.startfile": "os.startfile",
     "os.system": "os.system",
@@ -45,6 +51,9 @@ _REFUSED: Final = {
     "urllib.Request": "urllib.request",
 }
 _CODE: Final = (".py", ".pyc", ".pyi", ".so", ".pyd", ".zip", ".cfg", ".pth")
+_ZONES: Final = ("zoneinfo", "tzdata")
+_ALLOWED: Final = frozenset({"bdb", "importlib", "logging", "pdb"})
+"""Packages that may do I/O in a body: importing and asking what is installed, writing logs, debugging."""
 _running_loop = asyncio._get_running_loop
 _installed = False
 
@@ -62,17 +71,23 @@ def _is_data(path: object) -> bool:
     if not isinstance(path, (str, bytes)):
         return False
     text = path.decode("utf-8", "replace") if isinstance(path, bytes) else path
+    if any(zones in text.split("/") for zones in _ZONES):
+        return False
     return not text.endswith(_CODE) and not (text.startswith("<") and text.endswith(">"))
 
 
-def _importing() -> bool:
-    """Whether a module is being imported: what it does at import is not the body's I/O."""
+def _allowed() -> bool:
+    """Whether the body does this by way of something that may: what a module does at import is not the body's I/O."""
     frame: FrameType | None = sys._getframe(2)
-    while frame is not None:
-        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+    while frame is not None and frame.f_code is not _OUTERMOST:
+        if frame.f_globals.get("__name__", "").partition(".")[0] in _ALLOWED:
             return True
         frame = frame.f_back
     return False
+
+
+_OUTERMOST: Final = WorkflowLoop.drain.__code__
+"""The code below which the stack is ours and no longer the body's."""
 
 
 def _hook(event: str, args: tuple[Any, ...]) -> None:
@@ -83,7 +98,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
         return
     if event == "open" and not _is_data(args[0]):
         return
-    if _importing():
+    if _allowed():
         return
     shown = f"({args[0]!r})" if args and isinstance(args[0], (str, bytes, float, int)) else "()"
     advice = (

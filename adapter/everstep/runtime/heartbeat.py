@@ -11,6 +11,7 @@ from typing import Final
 
 from everstep.core.history import Micros
 from everstep.core.messages import run_named_in
+from everstep.core.run import RunRecord
 from everstep.runtime.advance import missing, park
 from everstep.runtime.engine import Engine
 from everstep.runtime.start import resume_run
@@ -18,6 +19,8 @@ from everstep.runtime.start import resume_run
 logger: Final = logging.getLogger("everstep.worker")
 
 LEASE: Final[Micros] = 30_000_000
+TRIED_AT_START: Final = 1000
+"""How many parked runs a worker tries again when it starts."""
 ORPHANED_AFTER: Final[Micros] = 60_000_000
 """When a message has been due for so long and no worker's app has its workflow, people should know."""
 
@@ -58,6 +61,8 @@ class Heartbeat:
     def start(self) -> None:
         """Register the worker, and beat from now on. Raises what makes it impossible."""
         self._renew()
+        if self._whole:
+            self._try_parked_by_this_build()
         self._thread.start()
 
     def stop(self) -> None:
@@ -90,12 +95,29 @@ class Heartbeat:
 
     def _try_parked(self) -> None:
         """Send on the runs that another build parked: this one may be the fix."""
+        for run_id in self._engine.backend.inspector.parked(not_by=self._engine.registry.build):
+            run = self._engine.backend.inspector.get_run(run_id)
+            if run is not None:
+                self._try(run)
+
+    def _try_parked_by_this_build(self) -> None:
+        """Once, at the start: the fix may be in a module that declares nothing, or in a setting, which no build shows.
+
+        What kills its workers is left alone: it would kill this one too.
+        """
+        for run_id in self._engine.backend.inspector.parked(not_by="", limit=TRIED_AT_START):
+            run = self._engine.backend.inspector.get_run(run_id)
+            problem = None if run is None else run.problem
+            if run is None or problem is None or problem.code == "poison":
+                continue
+            if problem.build == self._engine.registry.build:
+                self._try(run)
+
+    def _try(self, run: RunRecord) -> None:
         engine = self._engine
-        for run_id in engine.backend.inspector.parked(not_by=engine.registry.build):
-            run = engine.backend.inspector.get_run(run_id)
-            if run is not None and run.workflow in engine.registry.workflows:
-                resume_run(engine.backend, engine.clock, run_id, engine.nonce())
-                self._wake()
+        if run.workflow in engine.registry.workflows:
+            resume_run(engine.backend, engine.clock, run.run_id, engine.nonce())
+            self._wake()
 
     def _park_orphans(self) -> None:
         """Say so where a run waits for a workflow that no worker seems to have. Its message stays for one that has."""

@@ -7,6 +7,7 @@ made an earlier deposit may have died before its own.
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Final
 
 from everstep.core.history import (
@@ -52,8 +53,11 @@ def request(backend: Backend, clock: Clock, run_id: str, event: Request) -> RunR
     return run
 
 
-def resume_hook(backend: Backend, clock: Clock, token: str, payload: bytes, resume_id: str) -> HookClaim:
-    """Send a payload to whoever waits under this token; the hook. The same `resume_id` counts once.
+def resume_hook(backend: Backend, clock: Clock, token: str, payload: bytes, *, resume_id: str, nonce: str) -> HookClaim:
+    """Send a payload to whoever waits under this token; the hook. The same `resume_id` counts once for a run and token.
+
+    Args:
+        nonce: unique to this call.
 
     Raises:
         HookNotFoundError: nobody does.
@@ -64,7 +68,8 @@ def resume_hook(backend: Backend, clock: Clock, token: str, payload: bytes, resu
         hook = backend.hooks.find(token)
         if hook is None:
             raise HookNotFoundError(token)
-        event = HookReceived(op=hook.op, key=resume_id, payload=payload)
+        key = f"{blake2b(token.encode('utf-8', 'backslashreplace'), digest_size=8).hexdigest()}.{resume_id}"
+        event = HookReceived(op=hook.op, key=key, payload=payload, nonce=nonce)
         _deposit(backend, clock.now(), hook.run_id, hook.root_id, hook.workflow, event)
     return hook
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from everstep.core.history import RunStep, Turn
 from everstep.core.ids import ENTROPY_BYTES, new_run_id
 from everstep.core.messages import StartRun, outgoing
-from everstep.core.run import RunRecord, RunStatus
+from everstep.core.run import Origin, RunRecord, RunStatus
 from everstep.errors import ConfigurationError, WorkflowRunNotFoundError
 from everstep.ports import Backend, Clock
 
@@ -48,8 +48,8 @@ def rerun(
         input=old.input,
         created_at=now,
         start_at=now,
-        attributes={**_own(old.attributes), RERUN_ATTRIBUTE: old.run_id},
-        seed_id=(old.seed_id or old.run_id) if kept else None,
+        attributes={**_own(old.started_with), RERUN_ATTRIBUTE: old.run_id},
+        origin=_origin(old, len(kept)) if kept else None,
     )
     # The turns come first: a run that is seen has all of its history. Without its record nobody looks at them.
     for turn in kept:
@@ -63,6 +63,10 @@ def rerun(
 
 def _own(attributes: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in attributes.items() if not key.startswith("$")}
+
+
+def _origin(old: RunRecord, turns: int) -> Origin:
+    return Origin(run_id=old.run_id if old.origin is None else old.origin.run_id, turns=turns)
 
 
 def _kept(run: RunRecord, turns: Iterable[Turn], from_step: int | str) -> tuple[Turn, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from everstep.codec.problems import same_json
 from everstep.core.durations import When, moment_after
 from everstep.core.ids import ENTROPY_BYTES, derived_run_id, new_run_id
 from everstep.core.limits import check_size
@@ -60,7 +61,7 @@ def start_run(
 def _same(existing: RunRecord, key: str, workflow: str, data: bytes) -> RunRecord:
     if existing.workflow != workflow:
         raise IdempotencyConflictError(key, existing.run_id, "workflow")
-    if existing.input != data:
+    if not same_json(existing.input, data):
         raise IdempotencyConflictError(key, existing.run_id, "input")
     return existing
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from contextvars import copy_context
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
@@ -16,8 +17,11 @@ from everstep.app import Workflow, Workflows
 from everstep.assembly import use_connection
 from everstep.backends.memory import open_memory
 from everstep.client import Run, start_sync
-from everstep.core.history import Micros
+from everstep.core.durations import to_datetime
+from everstep.core.history import Micros, StartTimer
+from everstep.core.recorded import outstanding
 from everstep.errors import SerializationError
+from everstep.hooks import HookInfo, hook_info
 from everstep.ports import Backend, Unreadable
 from everstep.runtime import guard
 from everstep.runtime.connection import Connection, at_rest
@@ -155,6 +159,51 @@ class WorkflowEnvironment(AbstractContextManager["WorkflowEnvironment"]):
     def run_until_closed(self, run: Run[Any]) -> None:
         """Handle messages until the run is closed or parked."""
         self.run_until_idle(lambda: at_rest(self.connection.get(run.run_id)))
+
+    def wait_for_hook(self, run: Run[Any], *, token: str | None = None) -> HookInfo:
+        """Handle messages until the run has an open hook, the oldest or the one with this token; what to resume.
+
+        Raises:
+            LookupError: it will have none without something else happening first.
+        """
+
+        def find() -> HookInfo | None:
+            for op, held in outstanding(self.history(self._newest(run)).turns).hooks.items():
+                claim = self.connection.backend.hooks.find(held) if token in (None, held) else None
+                if claim is not None and (claim.run_id, claim.op) == (self._newest(run), op):
+                    return hook_info(claim)
+            return None
+
+        return self._wait_for(run, find, "hook" if token is None else f"hook with the token {token!r}")
+
+    def wait_for_sleep(self, run: Run[Any]) -> datetime:
+        """Handle messages until the run sleeps; when its first sleep is over. `Run.wake_up` ends it sooner.
+
+        Raises:
+            LookupError: it will not sleep without something else happening first.
+        """
+
+        def find() -> datetime | None:
+            turns = self.history(self._newest(run)).turns
+            waiting = outstanding(turns).timers
+            asked = (command for turn in turns for command in turn.commands if isinstance(command, StartTimer))
+            due = [timer.due for timer in asked if timer.sleep and timer.op in waiting]
+            return to_datetime(min(due)) if due else None
+
+        return self._wait_for(run, find, "sleep")
+
+    def _wait_for(self, run: Run[Any], find: Callable[[], R | None], what: str) -> R:
+        while (found := find()) is None:
+            record = self.connection.get(run.run_id)
+            if at_rest(record) or not self.step():
+                reason = "" if record.problem is None else f": {record.problem.message}"
+                raise LookupError(
+                    f"run {run.run_id} has no {what}, and nothing is left to do: it is {record.shown_status}{reason}"
+                )
+        return found
+
+    def _newest(self, run: Run[Any]) -> str:
+        return self.connection.get(run.run_id).run_id
 
     def history(self, run: Run[Any] | str) -> History:
         """The history of a run as it is now."""

@@ -78,7 +78,14 @@ def replay(app: Workflows, history: History) -> Any:
     program = app.workflows.get(history.run.workflow)
     if program is None:
         raise WorkflowNotRegisteredError(f"workflow {history.run.workflow!r} is not registered with this app")
-    info = RunInfo(run_id=history.run.run_id, workflow=history.run.workflow, input=history.run.input)
+    run = history.run
+    info = RunInfo(
+        run_id=run.run_id,
+        workflow=run.workflow,
+        input=run.input,
+        seed=None if run.origin is None else run.origin.run_id,
+        attributes=run.started_with,
+    )
     instance = Replay(program, info)
     try:
         instance.apply(*history.turns)

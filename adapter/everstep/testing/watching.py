@@ -13,7 +13,7 @@ Hook: TypeAlias = Callable[[Moment, str, tuple[Any, ...], Any], None]
 """Told of a call: when, its name (``"runs.append"``), its positional arguments, and what it returned (after)."""
 
 
-class Crash(BaseException):
+class Crash(KeyboardInterrupt):
     """The process died here. Nothing catches it, and a dead worker's later calls raise it again."""
 
 

@@ -15,6 +15,7 @@ from everstep.backends.aws import AwsClients, AwsResources, inspector, open_aws
 from everstep.ports import Backend
 from everstep.testing.clock import VirtualClock
 from everstep.testing.contracts import (
+    HookRegistryContract,
     InboxContract,
     InspectorContract,
     MessageQueueContract,
@@ -25,7 +26,7 @@ from everstep.testing.contracts import (
 from everstep.testing.contracts.samples import NOW
 from tests.aws.backend.polling import PollingSource
 from tests.aws.backend.provisioned import new_resources, session
-from tests.aws.backend.servers import reset_ministack
+from tests.aws.servers.emulator import reset_ministack
 
 
 def _open(resources: AwsResources) -> Iterator[Backend]:
@@ -76,6 +77,9 @@ class TestRunStoreOnMoto(OnMoto, RunStoreContract):
 class TestInboxOnMoto(OnMoto, InboxContract): ...
 
 
+class TestHookRegistryOnMoto(OnMoto, HookRegistryContract): ...
+
+
 class TestStepLogOnMoto(OnMoto, StepLogContract): ...
 
 
@@ -95,6 +99,9 @@ class TestRunStoreOnMinistack(OnMinistack, RunStoreContract):
 
 
 class TestInboxOnMinistack(OnMinistack, InboxContract): ...
+
+
+class TestHookRegistryOnMinistack(OnMinistack, HookRegistryContract): ...
 
 
 class TestStepLogOnMinistack(OnMinistack, StepLogContract): ...
@@ -131,6 +138,9 @@ class TestRunStoreOnDynalite(OnDynalite, RunStoreContract):
 
 
 class TestInboxOnDynalite(OnDynalite, InboxContract): ...
+
+
+class TestHookRegistryOnDynalite(OnDynalite, HookRegistryContract): ...
 
 
 class TestStepLogOnDynalite(OnDynalite, StepLogContract): ...

@@ -40,7 +40,9 @@ class DynamoHookRegistry:
             if payload is not None:
                 item[name] = self._blobs.hold(claim.run_id, f"hook-{name}", seal(payload), inline=INLINE)
         refusal = self._table.put_new(item)
-        if refusal is None or not refusal.item:
+        while refusal is not None and not refusal.item:  # given free before it could be read
+            refusal = self._table.put_new(item)
+        if refusal is None:
             return None
         held = self._claim_of(refusal.item)
         return None if (held.run_id, held.op) == (claim.run_id, claim.op) else held

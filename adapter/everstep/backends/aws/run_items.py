@@ -11,7 +11,7 @@ from everstep.backends.aws.items import PARTITION, RECORD, Item, Value, key, lis
 from everstep.backends.aws.items import parked_keys as index_keys
 from everstep.codec.envelope import seal, unseal
 from everstep.core.history import Micros
-from everstep.core.run import Parent, Problem, RunRecord, RunStatus
+from everstep.core.run import Origin, Parent, Problem, RunRecord, RunStatus
 from everstep.errors import SerializationError
 
 INLINE: Final = 80_000
@@ -51,10 +51,12 @@ def to_item(run: RunRecord, blobs: S3Blobs) -> Item:
         item["parent"] = s(_json([run.parent.run_id, valid(run.parent.workflow), run.parent.op]))
     if run.paused_at is not None:
         item["paused"] = n(run.paused_at)
-    if run.seed_id is not None:
-        item["seed"] = s(run.seed_id)
+    if run.origin is not None:
+        item["origin"] = s(_json([run.origin.run_id, run.origin.turns]))
     if run.attributes_turn >= 0:
         item["attributes_turn"] = n(run.attributes_turn)
+    if run.first_attributes is not None:
+        item["first_attributes"] = attributes_value(run.first_attributes)
     if run.problem is not None:
         item["problem"] = problem_value(run.problem)
         if not run.closed:
@@ -100,8 +102,9 @@ def from_item(item: Mapping[str, Any], blobs: S3Blobs, started_at: Micros | None
         reason=text_in(item, "reason"),
         parent=_parent(text_in(item, "parent")),
         paused_at=number_in(item, "paused"),
-        seed_id=text_in(item, "seed"),
+        origin=_origin(text_in(item, "origin")),
         attributes_turn=int(item["attributes_turn"]["N"]) if "attributes_turn" in item else -1,
+        first_attributes=json.loads(item["first_attributes"]["S"]) if "first_attributes" in item else None,
     )
 
 
@@ -132,6 +135,13 @@ def _parent(text: str | None) -> Parent | None:
         return None
     run_id, workflow, op = json.loads(text)
     return Parent(run_id=run_id, workflow=workflow, op=op)
+
+
+def _origin(text: str | None) -> Origin | None:
+    if text is None:
+        return None
+    run_id, turns = json.loads(text)
+    return Origin(run_id=run_id, turns=turns)
 
 
 def problem_value(problem: Problem) -> Value:

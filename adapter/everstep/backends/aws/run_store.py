@@ -159,8 +159,9 @@ class DynamoRunStore:
                 self._update(run_id, {"paused": n(at)}, [], condition, _OPEN)
             case Unpaused():
                 self._update(run_id, {}, ["paused"], "attribute_exists(#paused)", {})
-            case AttributesSet(turn=turn, attributes=attributes):
+            case AttributesSet(turn=turn, attributes=attributes, first=first):
                 values = {"attributes": run_items.attributes_value(attributes), "attributes_turn": n(turn)}
+                values["first_attributes"] = run_items.attributes_value(first)
                 later = "attribute_not_exists(#attributes_turn) OR #attributes_turn < :attributes_turn"
                 self._update(run_id, values, [], f"attribute_exists(pk) AND ({later})", {})
             case Published():

@@ -91,7 +91,7 @@ def _changed(run: RunRecord, change: RunChange) -> RunRecord:
     if isinstance(change, AttributesSet):
         if change.turn <= run.attributes_turn:
             return run
-        return replace(run, attributes=change.attributes, attributes_turn=change.turn)
+        return replace(run, attributes=change.attributes, attributes_turn=change.turn, first_attributes=change.first)
     if run.closed:
         return run
     match change:

@@ -27,9 +27,10 @@ class SqliteHookRegistry:
             *(claim.token, claim.run_id, claim.op, claim.root_id, claim.workflow, claim.opened_at, claim.kind),
             *(int(claim.webhook), seal_optional(claim.metadata), seal_optional(claim.answer)),
         )
-        if self._database.write(_CLAIM, row) == 1:
-            return None
-        held = self.find(claim.token)
+        with self._database.unit():  # so that nobody gives the token free between the two
+            if self._database.write(_CLAIM, row) == 1:
+                return None
+            held = self.find(claim.token)
         return None if held is not None and (held.run_id, held.op) == (claim.run_id, claim.op) else held
 
     def find(self, token: str) -> HookClaim | None:

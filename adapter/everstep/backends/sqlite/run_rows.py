@@ -7,12 +7,12 @@ from typing import Final
 
 from everstep.backends.sqlite.connection import Row
 from everstep.codec.envelope import seal, unseal
-from everstep.core.run import Parent, Problem, RunRecord, RunStatus
+from everstep.core.run import Origin, Parent, Problem, RunRecord, RunStatus
 
 COLUMNS: Final = (
     "run_id, root_id, workflow, input, created_at, start_at, attributes, status, started_at, completed_at, "
     "result, error, continued_from, continued_to, problem, problem_at, problem_build, "
-    "reason, parent, paused_at, seed_id, attributes_turn"
+    "reason, parent, paused_at, origin, attributes_turn, first_attributes"
 )
 
 
@@ -37,8 +37,9 @@ def to_row(run: RunRecord) -> Row:
         run.reason,
         None if run.parent is None else json.dumps([run.parent.run_id, run.parent.workflow, run.parent.op]),
         run.paused_at,
-        run.seed_id,
+        None if run.origin is None else json.dumps([run.origin.run_id, run.origin.turns]),
         run.attributes_turn,
+        None if run.first_attributes is None else json.dumps(dict(run.first_attributes)),
     )
 
 
@@ -47,7 +48,7 @@ def from_row(row: Row) -> RunRecord:
     (
         run_id, root_id, workflow, input_, created_at, start_at, attributes, status, started_at, completed_at,
         result, error, continued_from, continued_to, problem, problem_at, problem_build,
-        reason, parent, paused_at, seed_id, attributes_turn,
+        reason, parent, paused_at, origin, attributes_turn, first_attributes,
     ) = row  # fmt: skip
     return RunRecord(
         run_id=run_id,
@@ -68,14 +69,20 @@ def from_row(row: Row) -> RunRecord:
         reason=reason,
         parent=None if parent is None else _parent(parent),
         paused_at=paused_at,
-        seed_id=seed_id,
+        origin=None if origin is None else _origin(origin),
         attributes_turn=attributes_turn,
+        first_attributes=None if first_attributes is None else json.loads(first_attributes),
     )
 
 
 def _parent(text: str) -> Parent:
     run_id, workflow, op = json.loads(text)
     return Parent(run_id=run_id, workflow=workflow, op=op)
+
+
+def _origin(text: str) -> Origin:
+    run_id, turns = json.loads(text)
+    return Origin(run_id=run_id, turns=turns)
 
 
 def problem_columns(problem: Problem | None) -> tuple[str | None, int | None, str | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Final, assert_never, final
 
 from everstep.backends.sqlite.connection import SqliteDatabase
@@ -26,7 +25,7 @@ from everstep.core.run import (
 )
 from everstep.ports import InboxEntry, Snapshot
 
-_CREATE: Final = f"INSERT INTO runs ({COLUMNS}) VALUES ({', '.join('?' * 22)}) ON CONFLICT DO NOTHING"
+_CREATE: Final = f"INSERT INTO runs ({COLUMNS}) VALUES ({', '.join('?' * 23)}) ON CONFLICT DO NOTHING"
 _ADD_ATTRIBUTE: Final = "INSERT INTO run_attributes (key, value, created_at, run_id) VALUES (?, ?, ?, ?)"
 _RUN: Final = f"SELECT {COLUMNS} FROM runs WHERE run_id = ?"
 _TURNS: Final = "SELECT body FROM turns WHERE run_id = ? AND number >= ? ORDER BY number"
@@ -51,7 +50,9 @@ _UNPARK: Final = (
 )
 _PAUSE: Final = f"UPDATE runs SET paused_at = coalesce(paused_at, ?) WHERE run_id = ? AND {_IS_OPEN}"
 _UNPAUSE: Final = "UPDATE runs SET paused_at = NULL WHERE run_id = ? AND paused_at IS NOT NULL"
-_SET_ATTRIBUTES: Final = "UPDATE runs SET attributes = ?, attributes_turn = ? WHERE run_id = ? AND attributes_turn < ?"
+_SET_ATTRIBUTES: Final = (
+    "UPDATE runs SET attributes = ?, first_attributes = ?, attributes_turn = ? WHERE run_id = ? AND attributes_turn < ?"
+)
 _DROP_ATTRIBUTES: Final = "DELETE FROM run_attributes WHERE run_id = ? AND created_at = ? AND key = ? AND value = ?"
 _ATTRIBUTES: Final = "SELECT attributes, created_at FROM runs WHERE run_id = ? AND attributes_turn < ?"
 _PUBLISH: Final = (
@@ -112,15 +113,15 @@ class SqliteRunStore:
                 self._database.write(_PAUSE, (at, run_id))
             case Unpaused():
                 self._database.write(_UNPAUSE, (run_id,))
-            case AttributesSet(turn=turn, attributes=attributes):
-                self._set_attributes(run_id, turn, attributes)
+            case AttributesSet():
+                self._set_attributes(run_id, change)
             case Published(turn=turn, name=name, value=value):
                 self._database.write(_PUBLISH, (name, turn, seal(value), run_id))
             case _:
                 assert_never(change)
 
-    def _set_attributes(self, run_id: str, turn: int, attributes: Mapping[str, str]) -> None:
-        database = self._database
+    def _set_attributes(self, run_id: str, change: AttributesSet) -> None:
+        database, turn, attributes = self._database, change.turn, change.attributes
         with database.unit():
             rows = database.rows(_ATTRIBUTES, (run_id, turn))
             if not rows:
@@ -128,7 +129,8 @@ class SqliteRunStore:
             old, created_at = json.loads(rows[0][0]), rows[0][1]
             gone = [(run_id, created_at, key, value) for key, value in old.items() if attributes.get(key) != value]
             come = [(key, value, created_at, run_id) for key, value in attributes.items() if old.get(key) != value]
-            database.write(_SET_ATTRIBUTES, (json.dumps(dict(attributes)), turn, run_id, turn))
+            texts = (json.dumps(dict(attributes)), json.dumps(dict(change.first)))
+            database.write(_SET_ATTRIBUTES, (*texts, turn, run_id, turn))
             if gone:
                 database.write_many(_DROP_ATTRIBUTES, gone)
             if come:

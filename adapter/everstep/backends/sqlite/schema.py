@@ -66,8 +66,9 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE runs ADD COLUMN reason TEXT",
         "ALTER TABLE runs ADD COLUMN parent TEXT",
         "ALTER TABLE runs ADD COLUMN paused_at INTEGER",
-        "ALTER TABLE runs ADD COLUMN seed_id TEXT",
+        "ALTER TABLE runs ADD COLUMN origin TEXT",
         "ALTER TABLE runs ADD COLUMN attributes_turn INTEGER NOT NULL DEFAULT -1",
+        "ALTER TABLE runs ADD COLUMN first_attributes TEXT",
         """CREATE TABLE hooks (
             token TEXT NOT NULL PRIMARY KEY, run_id TEXT NOT NULL, op INTEGER NOT NULL, root_id TEXT NOT NULL,
             workflow TEXT NOT NULL, opened_at INTEGER NOT NULL, kind TEXT NOT NULL, webhook INTEGER NOT NULL,

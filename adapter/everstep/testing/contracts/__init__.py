@@ -15,6 +15,7 @@ themselves. Put ``pytest.register_assert_rewrite("everstep.testing.contracts")``
 asserts show both sides. Needs pytest, so nothing else of everstep imports this package.
 """
 
+from everstep.testing.contracts.hook_registry import HookRegistryContract
 from everstep.testing.contracts.inbox import InboxContract
 from everstep.testing.contracts.inspector import InspectorContract
 from everstep.testing.contracts.message_queue import MessageQueueContract
@@ -25,6 +26,7 @@ from everstep.testing.contracts.stream_store import StreamStoreContract
 from everstep.testing.contracts.unit import UnitContract
 
 __all__ = [
+    "HookRegistryContract",
     "InboxContract",
     "InspectorContract",
     "MessageQueueContract",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from everstep.core.run import Closed, Parked, Paused, RunStatus, Started, Unparked, Unpaused
+from everstep.core.run import Closed, Parked, Paused, Published, RunStatus, Started, Unparked, Unpaused
 from everstep.errors import ConfigurationError
 from everstep.ports import Backend, RunQuery
 from everstep.testing.contracts.samples import NOW, Contract, problem, run_id, run_record, turn
@@ -170,6 +170,22 @@ class InspectorContract(Contract):
         backend.runs.mark(run_id(0), Unparked())
         backend.runs.mark(run_id(1), Closed(at=NOW, status=RunStatus.CANCELLED))
         assert list(backend.inspector.parked(not_by="new")) == [run_id(2)]
+
+    # --- published ---------------------------------------------------------------------------------
+
+    def test_published_of_no_run_and_of_none(self, backend: Backend) -> None:
+        assert backend.inspector.published(run_id()) == {}
+        backend.runs.create(run_record())
+        assert backend.inspector.published(run_id()) == {}
+
+    def test_published_by_name(self, backend: Backend) -> None:
+        values = {"progress": b'{"done":1}', "näme / with #all": b"", "x" * 128: bytes(range(256)) * 250}
+        for number in range(2):
+            backend.runs.create(run_record(number))
+        for name, value in values.items():
+            backend.runs.mark(run_id(), Published(turn=0, name=name, value=value))
+        assert backend.inspector.published(run_id()) == values
+        assert backend.inspector.published(run_id(1)) == {}
 
 
 def _list(backend: Backend, **conditions: Any) -> list[int]:

@@ -8,8 +8,23 @@ from functools import partial
 import pytest
 
 from everstep.core.history import CompleteRun, Micros
-from everstep.core.run import CLOSED, Closed, Parked, RunChange, RunRecord, RunStatus, Started, Unparked
-from everstep.ports import Backend
+from everstep.core.run import (
+    CLOSED,
+    AttributesSet,
+    Closed,
+    Origin,
+    Parent,
+    Parked,
+    Paused,
+    Published,
+    RunChange,
+    RunRecord,
+    RunStatus,
+    Started,
+    Unparked,
+    Unpaused,
+)
+from everstep.ports import Backend, RunQuery
 from everstep.testing.contracts.samples import (
     EVERYTHING,
     NOW,
@@ -27,6 +42,12 @@ from everstep.testing.contracts.samples import (
 RUN = run_id()
 CLOSE = Closed(at=NOW + 9, status=RunStatus.COMPLETED, result=b'"paid"')
 
+NEWER: list[RunChange] = [
+    Paused(at=NOW),
+    Unpaused(),
+    AttributesSet(turn=2, attributes={"a": "b"}, first={}),
+]
+
 
 class RunStoreContract(Contract):
     # --- create ------------------------------------------------------------------------------------
@@ -43,6 +64,12 @@ class RunStoreContract(Contract):
             continued_from="wrun_before",
             continued_to="wrun_after",
             problem=problem(),
+            reason="no longer needed – why?",
+            parent=Parent(run_id="wrun_parent", workflow="pärent", op=7),
+            paused_at=NOW + 3,
+            origin=Origin(run_id="wrun_first", turns=4),
+            attributes_turn=5,
+            first_attributes={"customer": "Zoë", "": "x"},
         )
         assert backend.runs.create(full) is True
         assert _record(backend) == full
@@ -180,14 +207,14 @@ class RunStoreContract(Contract):
 
     # --- mark --------------------------------------------------------------------------------------
 
-    @pytest.mark.parametrize("change", [Started(at=NOW), CLOSE, Parked(problem=problem()), Unparked()])
+    @pytest.mark.parametrize("change", [Started(at=NOW), CLOSE, Parked(problem=problem()), Unparked(), *NEWER])
     def test_mark_without_a_record_has_no_effect(self, backend: Backend, change: RunChange) -> None:
         backend.runs.mark(RUN, change)
         assert backend.runs.load(RUN) is None
         assert backend.runs.create(run_record()) is True
         assert _record(backend) == run_record()
 
-    @pytest.mark.parametrize("change", [Started(at=NOW + 5), CLOSE, Parked(problem=problem()), Unparked()])
+    @pytest.mark.parametrize("change", [Started(at=NOW + 5), CLOSE, Parked(problem=problem()), Unparked(), *NEWER])
     def test_mark_twice_is_as_once(self, backend: Backend, change: RunChange) -> None:
         backend.runs.create(run_record())
         backend.runs.mark(RUN, change)
@@ -233,7 +260,15 @@ class RunStoreContract(Contract):
         assert _record(backend).problem is None
 
     @pytest.mark.parametrize(
-        "change", [Started(at=NOW + 1), Closed(at=NOW, status=RunStatus.FAILED), Parked(problem=problem()), Unparked()]
+        "change",
+        [
+            Started(at=NOW + 1),
+            Closed(at=NOW, status=RunStatus.FAILED, reason="late"),
+            Parked(problem=problem()),
+            Unparked(),
+            Paused(at=NOW),
+            Unpaused(),
+        ],
     )
     def test_mark_leaves_a_closed_run_as_it_is(self, backend: Backend, change: RunChange) -> None:
         backend.runs.create(run_record())
@@ -260,6 +295,99 @@ class RunStoreContract(Contract):
         assert stored.message.startswith("cannot read caf")
         assert replace(stored, message="") == replace(problem(), message="")
 
+    # --- mark: paused --------------------------------------------------------------------------------
+
+    def test_mark_paused_and_unpaused(self, backend: Backend) -> None:
+        backend.runs.create(run_record())
+        backend.runs.mark(RUN, Paused(at=NOW + 5))
+        assert _record(backend) == run_record(paused_at=NOW + 5)
+        backend.runs.mark(RUN, Paused(at=NOW + SECOND))
+        assert _record(backend).paused_at == NOW + 5
+        backend.runs.mark(RUN, Unpaused())
+        assert _record(backend) == run_record()
+        backend.runs.mark(RUN, Paused(at=NOW + SECOND))
+        assert _record(backend).paused_at == NOW + SECOND
+
+    def test_mark_closed_unpauses_and_keeps_the_reason(self, backend: Backend) -> None:
+        backend.runs.create(run_record())
+        backend.runs.mark(RUN, Paused(at=NOW))
+        backend.runs.mark(RUN, Closed(at=NOW + 9, status=RunStatus.CANCELLED, reason="Grund – 理由"))
+        record = _record(backend)
+        assert (record.status, record.paused_at, record.reason) == (RunStatus.CANCELLED, None, "Grund – 理由")
+
+    def test_paused_and_parked_are_told_apart(self, backend: Backend) -> None:
+        backend.runs.create(run_record())
+        backend.runs.mark(RUN, Paused(at=NOW))
+        backend.runs.mark(RUN, Parked(problem=problem()))
+        assert _record(backend) == run_record(paused_at=NOW, problem=problem())
+        backend.runs.mark(RUN, Unparked())
+        assert _record(backend) == run_record(paused_at=NOW)
+
+    # --- mark: attributes ----------------------------------------------------------------------------
+
+    def test_mark_attributes(self, backend: Backend) -> None:
+        backend.runs.create(run_record(attributes={"a": "1", "b": "1"}))
+        _set(backend, 3, {"b": "2", "näme": "ö", "": "empty"})
+        assert _record(backend) == run_record(
+            attributes={"b": "2", "näme": "ö", "": "empty"}, attributes_turn=3, first_attributes={"a": "1"}
+        )
+        assert _found(backend, b="2") == [RUN]
+        assert _found(backend, a="1") == _found(backend, b="1") == []
+
+    def test_mark_attributes_of_an_earlier_turn_has_no_effect(self, backend: Backend) -> None:
+        backend.runs.create(run_record())
+        _set(backend, 3, {"a": "3"})
+        for turn_number in (2, 3, 0):
+            _set(backend, turn_number, {"a": "earlier"})
+        assert _record(backend).attributes == {"a": "3"}
+        assert _found(backend, a="earlier") == []
+        _set(backend, 4, {})
+        assert (_record(backend).attributes, _record(backend).attributes_turn) == ({}, 4)
+        assert _found(backend, a="3") == []
+
+    def test_mark_attributes_of_the_first_turn(self, backend: Backend) -> None:
+        backend.runs.create(run_record())
+        _set(backend, 0, {"a": "0"})
+        assert (_record(backend).attributes, _record(backend).attributes_turn) == ({"a": "0"}, 0)
+
+    def test_mark_attributes_of_a_closed_run(self, backend: Backend) -> None:
+        """The last turn's may come after the end."""
+        backend.runs.create(run_record(attributes={"a": "1"}))
+        backend.runs.mark(RUN, CLOSE)
+        _set(backend, 3, {"a": "2"})
+        record = _record(backend)
+        assert (record.status, record.attributes) == (RunStatus.COMPLETED, {"a": "2"})
+        assert _found(backend, a="2") == [RUN]
+
+    def test_mark_attributes_in_a_race_keeps_the_latest(self, backend: Backend) -> None:
+        backend.runs.create(run_record())
+        race(8, lambda number: _set(backend, number, {"a": f"{number}"}))
+        assert _record(backend).attributes == {"a": "7"}
+        assert [number for number in range(8) if _found(backend, a=f"{number}")] == [7]
+
+    # --- mark: published values ----------------------------------------------------------------------
+
+    def test_mark_published_of_an_earlier_turn_has_no_effect(self, backend: Backend) -> None:
+        backend.runs.create(run_record())
+        for turn_number, value in [(3, b"3"), (2, b"2"), (0, b"0")]:
+            backend.runs.mark(RUN, Published(turn=turn_number, name="a", value=value))
+        assert backend.inspector.published(RUN) == {"a": b"3"}
+        backend.runs.mark(RUN, Published(turn=4, name="a", value=b"4"))
+        backend.runs.mark(RUN, Published(turn=1, name="b", value=b"1"))
+        assert backend.inspector.published(RUN) == {"a": b"4", "b": b"1"}
+        assert _record(backend) == run_record()
+
+    def test_mark_published_of_a_closed_run(self, backend: Backend) -> None:
+        backend.runs.create(run_record())
+        backend.runs.mark(RUN, CLOSE)
+        backend.runs.mark(RUN, Published(turn=3, name="a", value=b"3"))
+        assert backend.inspector.published(RUN) == {"a": b"3"}
+
+    def test_mark_published_in_a_race_keeps_the_latest(self, backend: Backend) -> None:
+        backend.runs.create(run_record())
+        race(8, lambda number: backend.runs.mark(RUN, Published(turn=number, name="a", value=b"%d" % number)))
+        assert backend.inspector.published(RUN) == {"a": b"7"}
+
     def test_mark_closed_has_one_winner(self, backend: Backend) -> None:
         backend.runs.create(run_record())
         race(8, lambda number: backend.runs.mark(RUN, replace(CLOSE, at=NOW + number, result=b"%d" % number)))
@@ -270,6 +398,14 @@ class RunStoreContract(Contract):
 
 def _append(backend: Backend, number: int, racer: int) -> bool:
     return backend.runs.append(RUN, turn(number, nonce=f"{racer}"))
+
+
+def _set(backend: Backend, turn_number: int, attributes: dict[str, str]) -> None:
+    backend.runs.mark(RUN, AttributesSet(turn=turn_number, attributes=attributes, first={"a": "1"}))
+
+
+def _found(backend: Backend, **attributes: str) -> list[str]:
+    return [run.run_id for run in backend.inspector.list_runs(RunQuery(attributes=attributes)).runs]
 
 
 def _start(backend: Backend, at: Micros) -> None:

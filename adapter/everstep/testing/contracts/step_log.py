@@ -62,6 +62,27 @@ class StepLogContract(Contract):
         assert backend.steps.claim(RUN, 0, 2) is True
         assert list(backend.steps.failed_attempts(RUN)) == [_failed(0, 1)]
 
+    # --- wishes ------------------------------------------------------------------------------------
+
+    def test_a_cancel_that_was_requested(self, backend: Backend) -> None:
+        assert backend.steps.cancel_requested(RUN, 3) is False
+        backend.steps.request_cancel(RUN, 3)
+        backend.steps.request_cancel(RUN, 3)
+        assert backend.steps.cancel_requested(RUN, 3) is True
+        assert in_other_thread(lambda: backend.steps.cancel_requested(RUN, 3)) is True
+
+    def test_a_cancel_is_for_one_operation_of_one_run(self, backend: Backend) -> None:
+        backend.steps.request_cancel(RUN, 3)
+        for op in (0, 1, 30, 33):
+            assert backend.steps.cancel_requested(RUN, op) is False
+        assert backend.steps.cancel_requested(run_id(1), 3) is False
+
+    def test_a_cancel_is_neither_a_claim_nor_a_failed_attempt(self, backend: Backend) -> None:
+        backend.steps.request_cancel(RUN, 3)
+        assert backend.steps.claim(RUN, 3, 1) is True
+        assert list(backend.steps.failed_attempts(RUN)) == []
+        assert backend.runs.load(RUN) is None
+
 
 def _claim(backend: Backend, attempt: int, racer: int) -> bool:
     return backend.steps.claim(RUN, 0, attempt)

@@ -1,0 +1,65 @@
+"""Hooks where it is easy to get stuck, or to be told the wrong thing."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import pytest
+
+from everstep import BaseHook, HookDisposedError, TypeValidationError, resume_hook_sync, sleep
+
+
+@dataclass
+class Verdict(BaseHook):
+    fine: bool
+
+
+def test_a_disposed_hook_has_no_answer_about_its_token(app, env):
+    @app.workflow
+    async def body():
+        hook = Verdict.wait(token="door")
+        await sleep(1)
+        hook.dispose()
+        with pytest.raises(HookDisposedError):
+            await hook.get_conflict()
+        return "went on"
+
+    run = env.start(body)
+    env.run_until_idle()
+    assert env.connection.get(run.run_id).closed  # wait() would wait for ever
+    assert run.wait() == "went on"
+
+
+def test_who_asks_about_the_token_of_a_hook_that_is_disposed_meanwhile_is_told(app, env):
+    @app.workflow
+    async def body():
+        hook = Verdict.wait(token="door")
+        asking = asyncio.ensure_future(hook.get_conflict())
+        await asyncio.sleep(0)
+        hook.dispose()
+        with pytest.raises(HookDisposedError):
+            await asking
+        return "went on"
+
+    run = env.start(body)
+    env.run_until_idle()
+    assert env.connection.get(run.run_id).closed  # wait() would wait for ever
+    assert run.wait() == "went on"
+
+
+@pytest.mark.parametrize("payload", [{"fine": "perhaps"}, {}, "yes", object(), {"fine": True, "at": object()}])
+def test_a_payload_that_does_not_fit_is_refused_as_what_the_sender_gave(app, env, payload):
+    @app.workflow
+    async def body():
+        return (await Verdict.wait(token="door")).fine
+
+    run = env.start(body)
+    env.run_until_idle()
+    with env:
+        with pytest.raises(TypeValidationError) as refused:
+            resume_hook_sync("door", payload)
+        assert "the payload of hook Verdict" in str(refused.value)
+        assert "stored payload" not in str(refused.value)
+        resume_hook_sync("door", {"fine": True})
+        assert run.wait() is True
