@@ -133,12 +133,14 @@ class Trial:
         store = self.store
         while True:
             worker = f"worker-{os.urandom(4).hex()}"
-            engine = self.connect(watched(store.backend, self.process.hook)).engine(self.registry)
+            connection = self.connect(watched(store.backend, self.process.hook))
+            engine = connection.engine(self.registry)
             try:
-                if store.kind == "worker":
-                    asyncio.run(self._serve(engine))
-                else:
-                    self._drain(engine, worker, stop)
+                with use_connection(connection):
+                    if store.kind == "worker":
+                        asyncio.run(self._serve(engine))
+                    else:
+                        self._drain(engine, worker, stop)
             except (Crash, StoreBusyError) as ended:  # a worker that finds the store busy when it begins just ends
                 if isinstance(ended, StoreBusyError) and self.process.busy is None:
                     raise
@@ -178,6 +180,7 @@ class Trial:
         """Let a `Worker` serve until nothing is left; time skips to what is due whenever it rests."""
         worker, clock, source = Worker(engine), self.store.clock, self.store.backend.source
         serving = asyncio.ensure_future(worker.serve())
+        serving.add_done_callback(lambda task: task.cancelled() or task.exception())  # a crash ends the loop at once
         turns = 0
         while not serving.done():
             await asyncio.sleep(0)
@@ -205,4 +208,10 @@ HELD = ("_running", "_finished", "_arrived", "_received", "_begun", "_suspects")
 
 def resting(worker: Worker) -> bool:
     """Whether the worker holds nothing and waits for others, or for time to pass."""
-    return not (any(getattr(worker, name) for name in HELD) or worker._round_due or worker._look)
+    over = getattr(worker, "_over", None)
+    return not (
+        any(getattr(worker, name) for name in HELD)
+        or worker._round_due
+        or worker._look
+        or (over is not None and over.done())  # it has died
+    )

@@ -44,39 +44,43 @@ class Outstanding:
     hooks: dict[int, str] = field(default_factory=dict)
     children: dict[int, StartChild] = field(default_factory=dict)
 
-
-def outstanding(turns: Iterable[Turn], *, hooks: Mapping[int, str] | None = None) -> Outstanding:
-    """The operations that these turns began, or that were open before (`hooks`), and that they did not end."""
-    found = Outstanding(hooks=dict(hooks or {}))
-    for turn in turns:
+    def add(self, turn: Turn) -> None:
+        """What is outstanding after this turn, too."""
         for event in turn.events:
             match event:
                 case StepCompleted(op=op) | StepFailed(op=op):
-                    found.steps.pop(op, None)
+                    self.steps.pop(op, None)
                 case TimerFired(op=op):
-                    found.timers.discard(op)
+                    self.timers.discard(op)
                 case ChildCompleted(op=op) | ChildFailed(op=op) | ChildCancelled(op=op):
-                    found.children.pop(op, None)
+                    self.children.pop(op, None)
                 case _:
                     pass
         for command in turn.commands:
             match command:
                 case RunStep(op=op, name=name):
-                    found.steps[op] = name
+                    self.steps[op] = name
                 case StartTimer(op=op):
-                    found.timers.add(op)
+                    self.timers.add(op)
                 case CancelTimer(op=op):
-                    found.timers.discard(op)
+                    self.timers.discard(op)
                 case OpenHook(op=op, token=token):
-                    found.hooks[op] = token
+                    self.hooks[op] = token
                 case CloseHook(op=op):
-                    found.hooks.pop(op, None)
+                    self.hooks.pop(op, None)
                 case StartChild(op=op, awaited=True):
-                    found.children[op] = command
+                    self.children[op] = command
                 case CancelChild(op=op):
-                    found.children.pop(op, None)
+                    self.children.pop(op, None)
                 case _:
                     pass
+
+
+def outstanding(turns: Iterable[Turn], *, hooks: Mapping[int, str] | None = None) -> Outstanding:
+    """The operations that these turns began, or that were open before (`hooks`), and that they did not end."""
+    found = Outstanding(hooks=dict(hooks or {}))
+    for turn in turns:
+        found.add(turn)
     return found
 
 

@@ -12,18 +12,31 @@ from everstep.app import Workflows
 from everstep.codec.failures import decode_error
 from everstep.codec.typed import ValueCodec
 from everstep.core.history import (
-    CancelTimer,
+    CancelChild,
+    CancelRun,
+    ChildCancelled,
+    ChildCompleted,
+    ChildFailed,
+    ChildOutcome,
     CompleteRun,
     ContinueRun,
     FailRun,
+    HookConflicted,
+    HookOpened,
+    HookReceived,
     Micros,
-    RunStarted,
+    OpenHook,
+    PublishValue,
     RunStep,
+    StartChild,
     StartTimer,
     StepCompleted,
     StepFailed,
     TimerFired,
+    event_key,
 )
+from everstep.core.ids import child_run_id
+from everstep.core.recorded import Outstanding, attributes_after, outstanding
 from everstep.core.run import RunRecord, RunStatus
 from everstep.ports import Backend
 from everstep.runtime.execute import StepInfo
@@ -89,33 +102,39 @@ def violations(history: History) -> list[str]:
         wrong.append(f"time goes back: {[turn.at for turn in turns]}")
     if not turns or (run.started_at, run.completed_at) != (turns[0].at, turns[-1].at):
         wrong.append(f"the record says {run.started_at} to {run.completed_at}, the turns say otherwise")
-    steps: set[int] = set()
+    attributes, last = attributes_after(run.started_with, turns)
+    if (run.attributes, run.attributes_turn) != (attributes, last):
+        wrong.append(f"the record says {run.attributes}, by the turns it is {attributes}")
+    consumed: dict[str, int] = {}
     timers: dict[int, Micros] = {}
+    waiting = Outstanding()
     for turn in turns:
         for event in turn.events:
+            key = event_key(event)
+            if key in consumed:
+                wrong.append(f"turns {consumed[key]} and {turn.number} both consume {key}")
+            consumed[key] = turn.number
             match event:
-                case RunStarted():
-                    if turn.number:
-                        wrong.append(f"turn {turn.number} starts the run again")
                 case StepCompleted(op=op) | StepFailed(op=op):
-                    if op not in steps:
-                        wrong.append(f"turn {turn.number} consumes step {op}, which is not outstanding")
-                    steps.discard(op)
+                    expected = op in waiting.steps
+                case HookReceived(op=op) | HookOpened(op=op) | HookConflicted(op=op):
+                    expected = op in waiting.hooks
+                case ChildCompleted(op=op) | ChildFailed(op=op) | ChildCancelled(op=op):
+                    expected = op in waiting.children
                 case TimerFired(op=op):
-                    due = timers.pop(op, None)
-                    if due is None:
-                        wrong.append(f"turn {turn.number} fires timer {op}, which is not outstanding")
-                    elif turn.at < due:
-                        wrong.append(f"timer {op} fires {due - turn.at} µs early")
+                    expected = op in waiting.timers
+                    if expected and turn.at < timers[op]:
+                        wrong.append(f"timer {op} fires {timers[op] - turn.at} µs early")
+                case _:
+                    expected = True
+            if not expected:
+                wrong.append(f"turn {turn.number} consumes {key}, which is not outstanding")
+        waiting.add(turn)
         for position, command in enumerate(turn.commands):
             match command:
-                case RunStep(op=op):
-                    steps.add(op)
                 case StartTimer(op=op, due=due):
                     timers[op] = due
-                case CancelTimer(op=op):
-                    timers.pop(op, None)
-                case CompleteRun() | FailRun() | ContinueRun():
+                case CompleteRun() | FailRun() | ContinueRun() | CancelRun():
                     if turn is not turns[-1] or position != len(turn.commands) - 1:
                         wrong.append(f"turn {turn.number} closes the run, but it goes on")
     if not turns or not turns[-1].commands or not isinstance(turns[-1].commands[-1], _CLOSING[run.status]):
@@ -124,7 +143,12 @@ def violations(history: History) -> list[str]:
 
 
 _CLOSING: Final[Mapping[RunStatus, type]] = MappingProxyType(
-    {RunStatus.COMPLETED: CompleteRun, RunStatus.FAILED: FailRun, RunStatus.CONTINUED: ContinueRun}
+    {
+        RunStatus.COMPLETED: CompleteRun,
+        RunStatus.FAILED: FailRun,
+        RunStatus.CONTINUED: ContinueRun,
+        RunStatus.CANCELLED: CancelRun,
+    }
 )
 
 
@@ -147,14 +171,24 @@ def chain_of(backend: Backend, run_id: str) -> list[History]:
 
 
 def examine(
-    app: Workflows, backend: Backend, run_id: str, bodies: Bodies, *, disturbed: bool, late: bool = False
+    app: Workflows,
+    backend: Backend,
+    run_id: str,
+    bodies: Bodies,
+    *,
+    disturbed: bool,
+    late: bool = False,
+    messages: bool = True,
 ) -> list[str]:
-    """All that is wrong after a run, in the store too.
+    """All that is wrong after a run, in the store too, and with its children.
 
-    Args: bodies: how often each step's body began. disturbed: whether a worker died or a message came twice, so that
-    a body may have run again. late: whether an outcome may be left in the inbox of a closed run. A duplicate that
-    comes after the end leaves it, if its worker dies before it wakes the run, and somebody else has acknowledged the
-    message.
+    Args:
+        bodies: how often each step's body began.
+        disturbed: whether a worker died or a message came twice, so that a body may have run again.
+        late: whether an outcome may be left in the inbox of a closed run, and a token in its hands. A duplicate that
+            comes after the end leaves it, if its worker dies before it wakes the run (or gives the token free again),
+            and somebody else has acknowledged the message.
+        messages: whether none may be left.
     """
     wrong: list[str] = []
     for history in chain_of(backend, run_id):
@@ -165,9 +199,73 @@ def examine(
         snapshot = backend.runs.load(history.run.run_id)
         if snapshot is not None and snapshot.inbox and not (late and snapshot.run.closed):
             wrong.append(f"left in the inbox: {[entry.key for entry in snapshot.inbox]}")
+        if history.run.closed:
+            wrong += _published(backend, history)
+            wrong += [] if late else _held_tokens(backend, history)
+            wrong += _children(app, backend, history, bodies, disturbed=disturbed, late=late)
+    if not messages:
+        return wrong
     if backend.source.next_due() is not None or backend.source.recover(now=FOREVER):
         wrong.append("messages are left")
     return wrong
+
+
+def _published(backend: Backend, history: History) -> list[str]:
+    """Anybody who asks for a published value gets the last."""
+    commands = [command for turn in history.turns for command in turn.commands]
+    last = {command.name: command.value for command in commands if isinstance(command, PublishValue)}
+    known = backend.inspector.published(history.run.run_id)
+    return [] if known == last else [f"published is {dict(known)}, and should be {last}"]
+
+
+def _held_tokens(backend: Backend, history: History) -> list[str]:
+    """A run that has ended holds no token."""
+    commands = [command for turn in history.turns for command in turn.commands]
+    tokens = {command.token for command in commands if isinstance(command, OpenHook)}
+    claims = [claim for token in tokens if (claim := backend.hooks.find(token)) is not None]
+    return [f"it still holds token {each.token!r}" for each in claims if each.run_id == history.run.run_id]
+
+
+def _children(
+    app: Workflows, backend: Backend, history: History, bodies: Bodies, *, disturbed: bool, late: bool
+) -> list[str]:
+    """All that is wrong with the run's children: they exist, have ended well, and told their parent how, once."""
+    wrong: list[str] = []
+    commands = [command for turn in history.turns for command in turn.commands]
+    abandoned = {command.op for command in commands if isinstance(command, CancelChild)}
+    abandoned |= set(outstanding(history.turns).children)
+    told = {
+        event.op: event
+        for turn in history.turns
+        for event in turn.events
+        if isinstance(event, (ChildCompleted, ChildFailed, ChildCancelled))
+    }
+    for command in commands:
+        if not isinstance(command, StartChild):
+            continue
+        child = child_run_id(history.run.run_id, command.number)
+        if backend.runs.load(child) is None:
+            if command.op not in abandoned:
+                wrong.append(f"child {command.number} was never started")
+            continue
+        found = examine(app, backend, child, bodies, disturbed=disturbed, late=late, messages=False)
+        ended = chain_of(backend, child)[-1].run
+        if command.awaited and command.op not in abandoned and told.get(command.op) != _outcome_of(ended, command.op):
+            found.append(f"its parent was told {told.get(command.op)}, and it ended as {outcome(ended)}")
+        wrong += [f"child {command.number} ({ended.workflow} {child}): {each}" for each in found]
+    return wrong
+
+
+def _outcome_of(run: RunRecord, op: int) -> ChildOutcome | None:
+    match run.status:
+        case RunStatus.COMPLETED if run.result is not None:
+            return ChildCompleted(op=op, result=run.result)
+        case RunStatus.FAILED if run.error is not None:
+            return ChildFailed(op=op, error=run.error)
+        case RunStatus.CANCELLED:
+            return ChildCancelled(op=op, run_id=run.run_id, reason=run.reason)
+        case _:
+            return None
 
 
 def _repeated(app: Workflows, history: History, bodies: Bodies, *, disturbed: bool) -> list[str]:
