@@ -9,8 +9,8 @@ import pytest
 from everstep.ports import Backend
 from everstep.testing.clock import VirtualClock
 from tests.aws.backend.provisioned import new_resources
-from tests.aws.backend.servers import reset_ministack
 from tests.aws.backend.wire import tapped
+from tests.aws.servers.emulator import reset_ministack
 from tests.web.behaviour import ApiBehaviour
 
 pytestmark = pytest.mark.slow
