@@ -24,13 +24,13 @@ from everstep import BaseHook, create_hook, create_webhook
 
 
 @dataclass
-class Approval(BaseHook):
+class Clearance(BaseHook):
     approved: bool
 
 
 @wf.workflow
 async def approves(token: str) -> bool:
-    return (await Approval.wait(token=token, metadata={"for": token})).approved
+    return (await Clearance.wait(token=token, metadata={"for": token})).approved
 
 
 @wf.workflow
@@ -141,13 +141,13 @@ def test_hooks_are_shown_and_resumed(shop: Run, tmp_path: Path) -> None:
     assert shop("hooks", run_id).line == "the run has opened no hook yet"
     work()
     [hook] = shop("hooks", run_id, "--json").json["hooks"]
-    assert (hook["token"], hook["state"], hook["payload"]) == ("order-1", "open", "Approval")
+    assert (hook["token"], hook["state"], hook["payload"]) == ("order-1", "open", "Clearance")
     assert "0 received, token order-1" in shop("hooks", run_id).out
     done = shop("resume-hook", "order-1", '{"approved": "perhaps"}', "--app", "shop")
     assert (done.code, "approved: Input should be a valid boolean" in done.line) == (2, True)
     (tmp_path / "payload.json").write_text('{"approved": true}')
     done = shop("resume-hook", "order-1", "@payload.json", "--app", "shop", "--resume-id", "1", "--json")
-    assert done.json == {"run_id": run_id, "workflow": "approves", "payload": "Approval"}
+    assert done.json == {"run_id": run_id, "workflow": "approves", "payload": "Clearance"}
     work()
     assert shop("inspect", "run", run_id, "--json").json["result"] is True
     done = shop("resume-hook", "order-1", "1")

@@ -6,13 +6,13 @@ import json
 
 import pytest
 
+from benchmarks.cold_start import CASES, ENVIRONMENT, measure, run
 from everstep.app import Workflows
 from everstep.errors import ConfigurationError
 from everstep.serverless.apps import load_app
 from everstep.serverless.cold import Process
 from everstep.settings import AwsSettings, read_settings
 from tests.aws.handlers.functions import event
-from tests.aws.handlers.import_cost import CASES, ENVIRONMENT, measure, run
 
 FORBIDDEN = {
     "boto3",  # botocore alone does
@@ -38,14 +38,22 @@ FORBIDDEN = {
     ("case", "most"),
     [
         ("handlers.worker, imported", 380),
-        ("handlers.worker, two clients made", 580),
+        ("handlers.worker, ready", 580),
         ("handlers.deadletter, ready", 580),
     ],
 )
 def test_the_worker_imports_nothing_it_does_not_need(case, most, tmp_path):
     modules = measure(CASES[case], tmp_path)["modules"]
     assert FORBIDDEN.isdisjoint(modules)
-    assert len(modules) <= most, "what is new? See import_cost.py"
+    assert len(modules) <= most, "what is new? See benchmarks/cold_start.py"
+
+
+def test_the_clients_that_every_run_needs_are_made_while_lambda_starts_the_worker(tmp_path):
+    code = """
+from handlers.worker import process
+print(sorted(vars(process)["connection"].backend.queue._clients._clients))
+"""
+    assert run(code, tmp_path, AWS_LAMBDA_INITIALIZATION_TYPE="on-demand").stdout == "['dynamodb', 'sqs']\n"
 
 
 def test_importing_a_handler_makes_nothing_unless_on_lambda(tmp_path):
