@@ -43,7 +43,17 @@ from everstep.core.history import (
 )
 from everstep.core.hooks import Hook
 from everstep.core.ids import child_run_id, derived_run_id
-from everstep.core.messages import ExecuteStep, FireTimer, Message, Outgoing, StartRun, message_id, outgoing, timer_id
+from everstep.core.messages import (
+    AdvanceRun,
+    ExecuteStep,
+    FireTimer,
+    Message,
+    Outgoing,
+    StartRun,
+    message_id,
+    outgoing,
+    timer_id,
+)
 from everstep.core.operations import StepCall
 from everstep.core.recorded import Outstanding, attributes_after, consumed, effects, last_word, outstanding
 from everstep.core.replay import Replay
@@ -62,6 +72,9 @@ from everstep.ports import FailedAttempt, HookClaim, Snapshot
 from everstep.runtime.decision import Claim, Decision, Report, Slots
 from everstep.runtime.engine import Engine
 
+SKEW: Final[Micros] = 15 * 60_000_000
+"""More than the clocks of two workers ever differ."""
+A_LITTLE: Final[Micros] = 5_000_000
 PARENT_ATTRIBUTE = "$parentRunId"
 ROOT_ATTRIBUTE = "$rootRunId"
 
@@ -387,11 +400,18 @@ def attempt_after(
     )
 
 
-def ask_timers_again(decision: Decision, replay: Replay) -> None:
-    """Add again all timers: their messages may have come while the run was paused, by a clock that is ahead."""
+def look_after_pause(decision: Decision, replay: Replay, turn: int, at: Micros) -> None:
+    """Have somebody look when the next timers are due, and the start, after this turn ended a pause at that time.
+
+    Their messages may have come during the pause, when nobody minded them, by a clock that was ahead. Most have not,
+    so this is for a little later.
+    """
     run = decision.run
-    for op, due in replay.outstanding()[1]:
-        decision.messages.append(_to(run, FireTimer(run_id=run.run_id, op=op, due=due), due))
+    due = {due for op, due in replay.outstanding()[1] if replay.asked_in(op) != turn}
+    due |= set() if replay.begun else {run.start_at}
+    for moment in sorted(each + A_LITTLE for each in due if each <= at + SKEW):
+        look = AdvanceRun(run_id=run.run_id, cause=f"unpaused.{turn}.{moment}", due=moment)
+        decision.messages.append(_to(run, look, moment))
 
 
 def repeat_effects(decision: Decision, replay: Replay, turns: Collection[int]) -> None:
@@ -414,10 +434,14 @@ def redo(decision: Decision, turns: Sequence[Turn], numbers: Collection[int]) ->
         turns: all there are.
         numbers: of those whose effects to add again.
     """
+    open_hooks = {} if decision.run.closed else outstanding(turns).hooks
     for turn in turns:
         if turn.number in numbers and turn.number >= _borrowed(decision.run):
             for effect in effects(turn):
                 _have_effect(decision, effect, turn=turn.number, at=turn.at)
+            for command in turn.commands:  # whoever has died may have claimed its token late
+                if isinstance(command, OpenHook) and command.op not in open_hooks:
+                    decision.released.append((command.op, command.token))
     attributes, last = attributes_after(decision.run.started_with, turns)
     if last in numbers and last >= _borrowed(decision.run):
         _set_attributes(decision, attributes, last)
