@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import uvicorn
 
+from everstep import Workflows
 from everstep.core.history import Micros
 from everstep.ports import Backend
 from everstep.testing import WorkflowEnvironment
@@ -46,8 +47,10 @@ class Answer:
 class Site:
     """A server in a thread, and the means to work on what it is asked for."""
 
-    def __init__(self, backend: Backend, clock: VirtualClock | None = None, **options: Any) -> None:
-        self.env = WorkflowEnvironment(wf, backend=backend, clock=clock)
+    def __init__(
+        self, backend: Backend, clock: VirtualClock | None = None, *, app: Workflows = wf, **options: Any
+    ) -> None:
+        self.env = WorkflowEnvironment(app, backend=backend, clock=clock)
         self.env.connection.step_forward = None
         self.connection = self.env.connection
         options.setdefault("tokens", lambda: [TOKEN])
@@ -56,7 +59,7 @@ class Site:
         self.port = self._socket.getsockname()[1]
         self.connection.public_url = self.env.engine.public_url = f"http://127.0.0.1:{self.port}"
         self._stopping = threading.Event()
-        self.api = create_api(wf, self.connection, stopping=self._stopping.is_set, **options)
+        self.api = create_api(app, self.connection, stopping=self._stopping.is_set, **options)
         config = uvicorn.Config(self.api, log_config=None, access_log=False, lifespan="off", ws="none")
         logging.getLogger("uvicorn.access").disabled = True  # pytest listens to it although nothing else would
         self._server = uvicorn.Server(config)

@@ -98,10 +98,8 @@ def _start(handles: Inherited) -> subprocess.Popen[bytes]:
         [sys.executable, *sys.orig_argv[1:], "--inherited", str(handles)],
         pass_fds=(handles.server, handles.pipe),
         start_new_session=True,  # Ctrl-C reaches the parent only, which passes it on
-        env={
-            **os.environ,
-            "PYTHONDONTWRITEBYTECODE": "1",
-        },  # that of a file which changes twice a second would be stale
+        # Without bytecode: that of a file that changes twice in a second would be stale.
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )
 
 

@@ -8,6 +8,9 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from everstep.web.hooks import HOOKS_PATH
+from everstep.webhooks import WEBHOOK_PATH
+
 logger: Final = logging.getLogger("everstep.web")
 
 _PLAIN: Final = ("/v1/runs", "/v1/manifest", "/health", "/docs", "/openapi.json")
@@ -43,8 +46,6 @@ class AccessLog:
 def shown(path: str) -> str:
     """A path as it may be logged."""
     if not any(path == plain or path.startswith(plain + "/") for plain in _PLAIN):
-        known = next(
-            (known for known in ("/.well-known/workflow/v1/webhook/", "/v1/hooks/") if path.startswith(known)), "/"
-        )
+        known = next((known for known in (WEBHOOK_PATH, HOOKS_PATH) if path.startswith(known)), "/")
         path = known + ("…" if len(path) > len(known) else "")
     return "".join(character if character.isprintable() else "?" for character in path[:_LONGEST])

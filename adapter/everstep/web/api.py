@@ -77,7 +77,6 @@ def create_api(
         max_body=max_body,
         max_webhook=MAX_WEBHOOK_BYTES,
         max_answer=max_answer,
-        open_hooks=open_hooks,
         live=live,
         hold=hold,
         stopping=stopping,

@@ -31,7 +31,6 @@ class Served:
         max_body: bytes that a body may have, of a request and of an answer with one payload.
         max_webhook: bytes that the body of a request to a webhook may have.
         max_answer: bytes that a workflow may answer such a request with.
-        open_hooks: whether a hook's token is all it takes to resume it.
         live: whether an answer reaches its reader while it is written. If not, readers of streams are answered with
             what there is, and come back.
         hold: seconds that a caller is held at most.
@@ -43,7 +42,6 @@ class Served:
     max_body: int
     max_webhook: int
     max_answer: int
-    open_hooks: bool
     live: bool
     hold: float
     stopping: Callable[[], bool]

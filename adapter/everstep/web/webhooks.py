@@ -47,14 +47,14 @@ _GONE: Final = 3.0
 def routes(served: Served) -> APIRouter:
     router = APIRouter(tags=["webhooks"])
 
-    async def documented(token: str, request: Request) -> Response:
+    async def webhook(token: str, request: Request) -> Response:
         """A request of any method is a payload for the workflow that opened the webhook. It needs no credential."""
         return await _answer(served, request)
 
     for method in _METHODS:
         router.add_api_route(
             PATH,
-            documented,
+            webhook,
             methods=[method],
             summary=f"Send a {method} request to a webhook",
             operation_id=f"webhook_{method.lower()}",
