@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import sys
 from collections.abc import AsyncIterator, Generator
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,8 +32,8 @@ MAX_METADATA_BYTES: Final = 8 * 1024
 TOKEN_BYTES: Final = 16
 """Of real chance in a token that nobody chose: 128 bits."""
 
-_kinds: Final[dict[str, type[BaseHook] | None]] = {}
-"""Classes of payloads by name; None where two have the same."""
+_kinds: Final[dict[str, list[type[BaseHook]]]] = {}
+"""Classes of payloads by name, of each module the newest."""
 
 
 class HookEvent(Generic[T_co]):
@@ -113,9 +114,8 @@ class BaseHook:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        known = _kinds.get(cls.__name__, cls)
-        same = known is not None and known.__module__ == cls.__module__  # declared again, as by a reload
-        _kinds[cls.__name__] = cls if same else None
+        others = [known for known in _kinds.get(cls.__name__, ()) if known.__module__ != cls.__module__]
+        _kinds[cls.__name__] = [*others, cls]
 
     @classmethod
     def wait(cls, *, token: str | None = None, metadata: Any = None) -> HookEvent[Self]:
@@ -259,7 +259,8 @@ def resume_hook_sync(hook: str | HookInfo, payload: Any = None, *, resume_id: st
 
 def payload_class(kind: str) -> type[BaseHook] | None:
     """The class of payloads of this name; None where this process has none, or several."""
-    return _kinds.get(kind)
+    found = [cls for cls in _kinds.get(kind, ()) if cls.__module__ in sys.modules]
+    return found[0] if len(found) == 1 else None
 
 
 def encode_payload(kind: str, payload: Any) -> bytes:
