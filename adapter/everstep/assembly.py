@@ -44,13 +44,14 @@ def connect_sqlite(
 
 
 def connect_aws(aws: AwsSettings, *, public_url: str = "") -> Connection:
-    """The ``aws`` backend: DynamoDB, SQS, EventBridge Scheduler and S3. Makes the clients; calls nothing yet.
+    """The ``aws`` backend: DynamoDB, SQS, EventBridge Scheduler and S3. Calls nothing yet.
 
-    Nothing random is drawn before it is needed, and then from the system: a function that is restored from a snapshot
-    would repeat what a seeded generator had in store.
+    The clients of DynamoDB and SQS, which every run needs, are made now: a function does this while Lambda starts it,
+    with more processor time than an invocation has. Nothing random is drawn before it is needed, and then from the
+    system: a function that is restored from a snapshot would repeat what a seeded generator had in store.
     """
     try:
-        from everstep.backends.aws import AwsResources, open_aws
+        from everstep.backends.aws import AwsClients, AwsResources, open_aws
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("boto3", "botocore"):
             raise ConfigurationError("the aws backend needs boto3: pip install 'everstep[aws]'") from error
@@ -67,7 +68,10 @@ def connect_aws(aws: AwsSettings, *, public_url: str = "") -> Connection:
         region=aws.region,
         retention_days=aws.retention_days,
     )
-    backend = open_aws(resources, clock=clock)
+    clients = AwsClients(resources)
+    for service in ("dynamodb", "sqs"):
+        clients.client(service)
+    backend = open_aws(resources, clock=clock, clients=clients)
     return Connection(backend, clock, entropy=os.urandom, chance=random.SystemRandom().random, public_url=public_url)
 
 

@@ -5,6 +5,7 @@ The names of resources come from the stack's outputs alone, so what is checked i
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -77,9 +78,14 @@ def made(name: str, look: Look) -> Check:
     try:
         mark, text, advice = look()
     except EverstepError as error:
-        text, _, advice = " ".join(str(error).split()).partition("; ")
-        return Check(name=name, mark=Mark.FAILED, text=text, advice=advice)
+        return _impossible(name, error)
     return Check(name=name, mark=mark, text=text, advice=advice)
+
+
+def _impossible(name: str, error: EverstepError) -> Check:
+    """The errors of `Cloud` say what is wrong, and after ``; `` what to do."""
+    text, _, advice = " ".join(str(error).split()).partition("; ")
+    return Check(name=name, mark=Mark.FAILED, text=text, advice=advice)
 
 
 def checks(cloud: Cloud, name: str) -> Iterator[Check]:
@@ -91,8 +97,7 @@ def checks(cloud: Cloud, name: str) -> Iterator[Check]:
     try:
         stack = cloud.stack(name)
     except EverstepError as error:
-        text, _, advice = str(error).partition(": ")
-        yield Check(name="stack", mark=Mark.FAILED, text=text, advice=advice)
+        yield _impossible("stack", error)
         return
     yield made("stack", partial(_stack, stack))
     outputs = made("outputs", partial(_outputs, stack))
@@ -128,7 +133,7 @@ def _stack(stack: Stack) -> Finding:
     if stack.changed_at is not None:
         text += f" since {stack.changed_at:%Y-%m-%d %H:%M} UTC"
     because = f" ({stack.reason})" if stack.reason else ""
-    events = f"sam list stack-outputs and the stack's events say why{because}"
+    events = f"why: aws cloudformation describe-stack-events --stack-name {stack.name}{because}"
     if stack.status in ("CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"):
         return _ok(text)
     if stack.status == "UPDATE_ROLLBACK_COMPLETE":
@@ -309,7 +314,7 @@ def _starts(cloud: Cloud, alias: str) -> Finding:
     answer = cloud.call(
         "lambda", "Invoke", f"function {alias}", FunctionName=alias, Payload=json.dumps({"Records": []}).encode()
     )
-    payload = answer["Payload"].read().decode("utf-8", "replace") if "Payload" in answer else ""
+    payload = answer.get("Payload", b"").decode("utf-8", "replace")
     if not answer.get("FunctionError"):
         if "batchItemFailures" in payload:
             return _ok("it starts, and its app can be imported")
@@ -346,6 +351,6 @@ def _api(cloud: Cloud, outputs: Mapping[str, str]) -> Finding:
         if error.code == 403 and outputs.get("ApiAuth") == "iam":
             return _ok(f"{url} refuses requests that are not signed, as it must")
         return _failed(f"{url} answers {error.code} {error.reason}", log)
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         return _failed(f"{url} does not answer ({reason})", f"if this machine can reach it, {log}")

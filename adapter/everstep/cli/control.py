@@ -158,7 +158,7 @@ def _ask(
         record = ask(connection, newest.run_id)
     name = console.style.paint(record.run_id, "bold")
     if record.closed:
-        console.say(f"run {name} had {record.shown_status} before, and is left as it is")
+        console.say(f"run {name} is {record.shown_status} already, and is left as it is")
     else:
         look = Advice(again=store.again, app=None).inspect_run(record)
         console.say(f"run {name} {what} with its next turn. To see how it stands:", f"  {look}")

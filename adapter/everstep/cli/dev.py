@@ -16,7 +16,7 @@ from everstep.cli.console import Console
 from everstep.cli.devserver import TOKEN, DevServer
 from everstep.cli.exits import Exit
 from everstep.cli.reload import Inherited, supervise
-from everstep.cli.store import StoreOptions, refuse_aws, store_options
+from everstep.cli.store import StoreOptions, local_store_options, refuse_aws
 from everstep.errors import ConfigurationError
 
 PUBLIC_URL: Final = "EVERSTEP_PUBLIC_URL"
@@ -29,7 +29,7 @@ _ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 @click.option("--app", required=True, metavar="APP", help="Module or file of the app; with :NAME if it has several.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where the API listens.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
-@store_options
+@local_store_options
 @click.option("--reload/--no-reload", default=True, show_default=True, help="Start anew when a source file changes.")
 @click.option(
     "--verify/--no-verify",

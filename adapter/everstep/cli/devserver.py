@@ -99,13 +99,14 @@ def _answering(
     config = uvicorn.Config(
         api,
         log_config=None,
-        access_log=False,  # it would show the tokens in paths
+        access_log=False,
         lifespan="off",
         ws="none",
         proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
+    logging.getLogger("uvicorn.access").disabled = True  # whatever the app sets up: it shows the tokens in paths
     serving = uvicorn.Server(config)
     failed: list[BaseException] = []
 

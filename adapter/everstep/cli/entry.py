@@ -43,8 +43,8 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
 
 EPILOG: Final = """\b
 Exit codes:
-    0  done; for run and resume: the run completed
-    1  the run failed or was cancelled; deploy-check: something is wrong
+    0  done; where a command waits for a run: it completed
+    1  the run failed or was cancelled; deploy-check: a check failed
     2  bad input: the message says what to change; nothing was written
     3  the run is parked: it waits for fixed code
     4  the database, AWS or stdout could not be used: locked, full, damaged, refused
@@ -52,7 +52,8 @@ Exit codes:
   130  stopped by Ctrl-C (143: by SIGTERM); runs are kept and go on
 
 \b
-Runs are in a file, --db FILE (default: EVERSTEP_DB, or .everstep/runs.db), or on AWS, --stack NAME.
+Runs are in a file, --db FILE (default: EVERSTEP_DB, or .everstep/runs.db), or on AWS, --stack NAME (or --backend aws
+in the folder of a project that was deployed).
 """
 
 

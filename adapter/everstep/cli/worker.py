@@ -18,7 +18,7 @@ from everstep.cli.options import json_option
 from everstep.cli.render import counted, error_text, took_text
 from everstep.cli.shapes import error_json
 from everstep.cli.signals import staged
-from everstep.cli.store import StoreOptions, choose_store, open_store, refuse_aws, store_options
+from everstep.cli.store import StoreOptions, choose_store, local_store_options, open_store, refuse_aws
 from everstep.cli.targets import load_app
 from everstep.cli.text import iso_text, moment_text, one_line
 from everstep.core.run import RunStatus
@@ -37,7 +37,7 @@ from everstep.runtime.worker import Worker
 
 @click.command()
 @click.option("--app", required=True, metavar="APP", help="Module or file of the app; with :NAME if it has several.")
-@store_options
+@local_store_options
 @click.option(
     "--concurrency", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Steps that run at once."
 )

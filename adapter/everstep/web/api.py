@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
@@ -36,7 +36,7 @@ from everstep.web.bodies import MAX_BODY_BYTES
 from everstep.web.openapi import describe
 from everstep.web.origins import Origins
 from everstep.web.problems import of_http, of_ours, of_unforeseen, of_validation
-from everstep.web.serving import HOLD_SECONDS, Served
+from everstep.web.serving import HOLD_SECONDS, Served, only_known
 from everstep.webhooks import MAX_BODY_BYTES as MAX_WEBHOOK_BYTES
 from everstep.webhooks import WEBHOOK_PATH
 
@@ -90,10 +90,13 @@ def create_api(
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
+    routers = [each.routes(served) for each in (runs, control, history, hooks, webhooks, streams, service)]
+    routers.append(pages.routes(lambda: describe(api, open_hooks=open_hooks)))
+    for router in routers:
+        strict = [] if router.tags == ["webhooks"] else [Depends(only_known)]
+        api.include_router(router, dependencies=strict)
     api.state.max_body = max_body
-    for each in (runs, control, history, hooks, webhooks, streams, service):
-        api.include_router(each.routes(served))
-    api.include_router(pages.routes(lambda: describe(api, open_hooks=open_hooks)))
+    api.state.routes = [route for router in routers for route in router.routes]
     api.router.routes.append(webhooks.any_method(served))
     api.add_exception_handler(EverstepError, of_ours)
     api.add_exception_handler(HTTPException, of_http)

@@ -18,7 +18,7 @@ MAX_BODY_BYTES: Final = 5 * 1024 * 1024
 store, with a reference to them as the input."""
 READ_SECONDS: Final = 20
 """How long a body may take to arrive."""
-BODY_PROBLEMS: Final = problems(400, 408, 413, 415, 422)
+BODY_PROBLEMS: Final = problems(400, 408, 413, 415)
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -74,7 +74,7 @@ async def read_json(request: Request, *, limit: int, empty: Any = None) -> Any:
     if media_type != "application/json" and not media_type.endswith("+json"):
         raise HTTPException(415, f"The body must be application/json, not {media_type[:100]}.")
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
+        return json.loads(text.decode(), object_pairs_hook=_object, parse_constant=_constant)
     except RecursionError:
         raise HTTPException(400, "The body is nested too deep.") from None
     except json.JSONDecodeError as error:

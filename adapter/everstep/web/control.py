@@ -66,22 +66,22 @@ def routes(served: Served) -> APIRouter:
         """At once, without asking its body: the way out where that cannot go on."""
         return ask(run_id, lambda newest: connection.terminate(newest, asked.reason))
 
-    @router.post("/v1/runs/{run_id}/wake-up", summary="Wake a run up", responses=problems(404, 422), **_ASKED)
+    @router.post("/v1/runs/{run_id}/wake-up", summary="Wake a run up", responses=problems(404), **_ASKED)
     def wake_run_up(run_id: RunId) -> models.Run:
         """Ends the sleeps that it waits for. Deadlines are left alone."""
         return ask(run_id, connection.wake_up)
 
-    @router.post("/v1/runs/{run_id}/pause", summary="Pause a run", responses=problems(404, 422), **_ASKED)
+    @router.post("/v1/runs/{run_id}/pause", summary="Pause a run", responses=problems(404), **_ASKED)
     def pause_run(run_id: RunId) -> models.Run:
         """Nothing is delivered to its body any more; what arrives waits."""
         return ask(run_id, connection.pause)
 
-    @router.post("/v1/runs/{run_id}/unpause", summary="Unpause a run", responses=problems(404, 422), **_ASKED)
+    @router.post("/v1/runs/{run_id}/unpause", summary="Unpause a run", responses=problems(404), **_ASKED)
     def unpause_run(run_id: RunId) -> models.Run:
         """What has arrived meanwhile is delivered."""
         return ask(run_id, connection.unpause)
 
-    @router.post("/v1/runs/{run_id}/resume", summary="Resume a parked run", responses=problems(404, 422), **_ASKED)
+    @router.post("/v1/runs/{run_id}/resume", summary="Resume a parked run", responses=problems(404), **_ASKED)
     def resume_run(run_id: RunId) -> models.Run:
         """It is tried again, and asks again for all it waits for. Harmless where it is not parked."""
         return ask(run_id, connection.resume)

@@ -30,9 +30,7 @@ def routes(served: Served) -> APIRouter:
             raise WorkflowRunNotFoundError(run_id)
         return snapshot
 
-    @router.get(
-        "/v1/runs/{run_id}/history", summary="Get the history", response_model=History, responses=problems(404, 422)
-    )
+    @router.get("/v1/runs/{run_id}/history", summary="Get the history", response_model=History, responses=problems(404))
     def get_history(run_id: RunId, first: First = 0, limit: Limit = 100) -> History:
         """The run's turns: the events that arrived, and the commands that the body issued in answer."""
         snapshot = load(run_id, first)
@@ -49,7 +47,7 @@ def routes(served: Served) -> APIRouter:
         "/v1/runs/{run_id}/operations",
         summary="Get the operations",
         response_model=models.OperationList,
-        responses=problems(404, 422),
+        responses=problems(404),
     )
     def get_operations(run_id: RunId, first: First = 0, limit: Limit = 100) -> models.OperationList:
         """Steps with their attempts, timers, hooks and child runs, in the order in which the body asked for them."""

@@ -31,15 +31,6 @@ def routes(served: Served) -> APIRouter:
     router = APIRouter(tags=["hooks"])
     connection = served.connection
 
-    @router.get(
-        HOOKS_PATH + "{token:path}", summary="Look a hook up", response_model=models.Hook, responses=problems(404, 422)
-    )
-    def find_hook(token: Token) -> models.Hook:
-        """404: no run has an open hook with this token."""
-        claim = connection.find_hook(token)
-        known = payload_class(claim.kind)
-        return hook_of(claim, connection.public_url, None if known is None else schema_of(known))
-
     @router.post(
         HOOKS_PATH + "{token:path}" + RESUME,
         summary="Resume a hook",
@@ -57,6 +48,15 @@ def routes(served: Served) -> APIRouter:
         resume_id = checked_key(request, key) or connection.entropy(8).hex()
         payload = await read_json(request, limit=limit_of(request))
         return await run_in_threadpool(_resume, served, token, payload, resume_id)
+
+    @router.get(
+        HOOKS_PATH + "{token:path}", summary="Look a hook up", response_model=models.Hook, responses=problems(404)
+    )
+    def find_hook(token: Token) -> models.Hook:
+        """404: no run has an open hook with this token."""
+        claim = connection.find_hook(token)
+        known = payload_class(claim.kind)
+        return hook_of(claim, connection.public_url, None if known is None else schema_of(known))
 
     return router
 

@@ -114,11 +114,17 @@ def of_ours(_request: Request, error: Exception) -> Response:
     return problem(500, _OURS)
 
 
-def of_http(_request: Request, error: Exception) -> Response:
+def of_http(request: Request, error: Exception) -> Response:
     """What the router and the routes refuse: no such path, no such method, a bad request."""
     if not isinstance(error, HTTPException):
         raise TypeError(error)
-    return problem(error.status_code, error.detail, headers=error.headers)
+    headers = error.headers
+    if error.status_code == 405:  # the router names the methods of the first route only that has the path
+        routes, path = request.app.state.routes, request.scope["path"]
+        template = next(route.path for route in routes if route.path_regex.match(path))
+        methods = (route.methods for route in routes if route.path == template)
+        headers = {"Allow": ", ".join(sorted(set().union(*methods)))}
+    return problem(error.status_code, error.detail, headers=headers)
 
 
 def of_validation(_request: Request, error: Exception) -> Response:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 from fastapi import APIRouter, Depends, Header, Query
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, BeforeValidator
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -30,8 +31,19 @@ Key = Annotated[
     Header(
         alias="Idempotency-Key",
         description=f"1 to {MAX_KEY_LENGTH} printable characters. The same request with the same key counts once.",
+        json_schema_extra={"minLength": 1, "maxLength": MAX_KEY_LENGTH, "pattern": "^[!#-~]([ -~]*[!#-~])?$"},
     ),
 ]
+
+
+def _iso(text: object) -> object:
+    """Numbers are no moments."""
+    if isinstance(text, str) and not re.match(r"\d{4}-\d\d-\d\d[Tt ]", text):
+        raise ValueError("a moment is written as in 2030-01-31T12:00:00Z")
+    return text
+
+
+Moment: TypeAlias = Annotated[AwareDatetime, BeforeValidator(_iso)]
 _START: Final = JsonBody(models.StartRun)
 _LOCATION: Final = {"Location": {"description": "The run.", "schema": {"type": "string"}}}
 
@@ -57,12 +69,12 @@ def routes(served: Served) -> APIRouter:
         response.headers["Location"] = f"/v1/runs/{run.run_id}"
         return run_of(run, chained=True)
 
-    @router.get("/v1/runs", summary="List runs", response_model=models.RunList, responses=problems(422))
+    @router.get("/v1/runs", summary="List runs", response_model=models.RunList)
     def list_runs(
         workflow: Annotated[str | None, Query(description="Only runs of this workflow.")] = None,
         status: Annotated[RunStatus | None, Query(description="Only runs in this status.")] = None,
-        created_from: Annotated[AwareDatetime | None, Query(description="Created at this moment or later.")] = None,
-        created_before: Annotated[AwareDatetime | None, Query(description="Created before.")] = None,
+        created_from: Annotated[Moment | None, Query(description="Created at this moment or later.")] = None,
+        created_before: Annotated[Moment | None, Query(description="Created before.")] = None,
         attribute: Annotated[
             list[str], Query(description="Only runs with it: `key=value`. May be given several times.")
         ] = [],  # noqa: B006 - FastAPI copies it
@@ -76,14 +88,14 @@ def routes(served: Served) -> APIRouter:
             created_from=None if created_from is None else _micros("created_from", created_from),
             created_before=None if created_before is None else _micros("created_before", created_before),
             attributes=_attributes(attribute),
-            cursor=cursor,
+            cursor=cursor or None,
             limit=limit,
         )
         with refusing():
             page = connection.backend.inspector.list_runs(query)
         return models.RunList(runs=[run_of(run) for run in page.runs], cursor=page.cursor)
 
-    @router.get("/v1/runs/{run_id}", summary="Get a run", response_model=models.Run, responses=problems(404, 422))
+    @router.get("/v1/runs/{run_id}", summary="Get a run", response_model=models.Run, responses=problems(404))
     def get_run(
         run_id: RunId,
         follow: Annotated[
@@ -96,7 +108,7 @@ def routes(served: Served) -> APIRouter:
         "/v1/runs/{run_id}/input",
         summary="Get a run's input",
         response_model=models.Input,
-        responses=problems(404, 422),
+        responses=problems(404),
     )
     def get_input(run_id: RunId) -> models.Input:
         run = served.run(run_id, follow=False)
@@ -110,7 +122,7 @@ def routes(served: Served) -> APIRouter:
         responses={
             200: {"description": "It has ended: `result`, `error` or `reason`."},
             202: {"description": "It has no outcome yet, or is parked.", "model": models.Outcome},
-            **problems(404, 422),
+            **problems(404),
         },
     )
     async def get_result(run_id: RunId, wait: Wait = 0) -> Response:
@@ -130,7 +142,7 @@ def routes(served: Served) -> APIRouter:
         "/v1/runs/{run_id}/published",
         summary="Get published values",
         response_model=models.Published,
-        responses=problems(404, 422),
+        responses=problems(404),
     )
     def get_published(run_id: RunId) -> models.Published:
         """What the workflow has published (`publish`), without waking it. A run that went on as another: the newest."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
@@ -16,7 +16,7 @@ from everstep.runtime.probe import probe_handled, send_probe
 from everstep.web import models
 from everstep.web.problems import problems
 from everstep.web.schemas import call_schemas
-from everstep.web.serving import Served, Wait
+from everstep.web.serving import HOLD_SECONDS, Served
 
 
 def routes(served: Served) -> APIRouter:
@@ -33,9 +33,11 @@ def routes(served: Served) -> APIRouter:
         "/health/queue",
         summary="Does a worker work?",
         response_model=models.QueueHealth,
-        responses=problems(422, 504),
+        responses=problems(504),
     )
-    async def get_queue_health(wait: Wait = 10) -> models.QueueHealth:
+    async def get_queue_health(
+        wait: Annotated[float, Query(ge=1, le=HOLD_SECONDS, description="Seconds to wait for it.")] = 10,
+    ) -> models.QueueHealth:
         """Sends a message that changes nothing, and answers when a worker has handled it. 504: none has in time."""
         workflow = next(iter(served.app.workflows), "")
         probe = await run_in_threadpool(send_probe, backend, clock, connection.entropy, workflow)

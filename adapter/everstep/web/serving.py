@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Annotated, Final, TypeAlias
 
-from fastapi import Path, Query
+from fastapi import Path, Query, Request
+from fastapi.exceptions import RequestValidationError
 
 from everstep.app import Workflows
 from everstep.core.ids import is_run_id
@@ -70,3 +71,12 @@ class Served:
                 return
             await asyncio.sleep(min(pause, max(0.0, begun + seconds - loop.time())))
             pause = min(pause * 1.5, LAST_POLL_SECONDS)
+
+
+async def only_known(request: Request) -> None:
+    """Refuses parameters that a route does not have: a filter that is misspelt must not let everything through."""
+    known = {field.alias for field in request.scope["route"].dependant.query_params}
+    unknown = [name for name in request.query_params if name not in known]
+    if unknown:
+        takes = f"there is {', '.join(sorted(known))}" if known else "there are none here"
+        raise RequestValidationError([{"loc": ("query", unknown[0][:100]), "msg": f"no such parameter; {takes}"}])

@@ -111,8 +111,8 @@ def outcome_json(run: RunRecord) -> bytes:
         outcome.error = error_or_none(run.error)
     elif run.status is RunStatus.CANCELLED:
         outcome.reason = run.reason
-    elif not run.closed:
-        outcome.problem = _problem(run)
+    elif (problem := _problem(run)) is not None:
+        outcome.problem = problem
     written = outcome.model_dump_json(exclude_unset=True).encode()
     if run.status is RunStatus.COMPLETED:
         return b'%b,"result":%b}' % (written[:-1], run.result or b"null")

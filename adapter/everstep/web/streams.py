@@ -71,7 +71,7 @@ def routes(served: Served) -> APIRouter:
         "/v1/runs/{run_id}/streams",
         summary="List streams",
         response_model=models.StreamList,
-        responses=problems(404, 422),
+        responses=problems(404),
     )
     def list_run_streams(run_id: RunId) -> models.StreamList:
         """Those of this very run, also where it went on as another; so for all that is asked about streams."""
@@ -88,7 +88,7 @@ def routes(served: Served) -> APIRouter:
                 "content": {sse.MEDIA_TYPE: {"schema": {"type": "string"}}},
             },
             204: {"description": "Nothing follows after this id. A client need not come back."},
-            **problems(404, 422),
+            **problems(404),
         },
     )
     async def read_events(
@@ -119,7 +119,7 @@ def routes(served: Served) -> APIRouter:
                     for header, text in _BYTES_HEADERS.items()
                 },
             },
-            **problems(404, 422),
+            **problems(404),
         },
     )
     async def read_bytes(
@@ -142,7 +142,7 @@ def routes(served: Served) -> APIRouter:
         "/v1/runs/{run_id}/streams/{name:path}",
         summary="Get a stream's state",
         response_model=models.StreamInfo,
-        responses=problems(404, 422),
+        responses=problems(404),
     )
     def get_stream(run_id: RunId, name: Name) -> models.StreamInfo:
         """One that nobody has written to yet is empty."""
