@@ -256,8 +256,8 @@ def resume_hook_sync(hook: str | HookInfo, payload: Any = None, *, resume_id: st
 
 
 def payload_classes(kind: str) -> tuple[type[BaseHook], ...]:
-    """The classes of payloads of this name that this process has, the last declared first."""
-    return tuple(reversed(_kinds.get(kind, {}).values()))
+    """The classes of payloads of this name in the modules that this process has, the last declared first."""
+    return tuple(cls for module, cls in reversed(_kinds.get(kind, {}).items()) if module in sys.modules)
 
 
 def encode_payload(kind: str, payload: Any) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 
 from everstep import BaseHook, HookDisposedError, TypeValidationError, resume_hook_sync, sleep
 from everstep.core.replay import describe
-from everstep.hooks import payload_class
+from everstep.hooks import payload_classes
 
 
 @dataclass
@@ -96,12 +96,12 @@ def test_the_class_of_a_payload_is_found_by_name_among_the_modules_that_are_ther
         monkeypatch.setitem(sys.modules, module, ModuleType(module))
         return kind
 
-    assert payload_class("Parcel") is None
+    assert payload_classes("Parcel") == ()
     first = declare("first_shop")
-    assert payload_class("Parcel") is first
+    assert payload_classes("Parcel") == (first,)
     again = declare("first_shop")  # a reload
-    assert payload_class("Parcel") is again
+    assert payload_classes("Parcel") == (again,)
     other = declare("other_shop")
-    assert payload_class("Parcel") is None  # which of them is meant?
+    assert payload_classes("Parcel") == (other, again)  # it must fit one of them
     monkeypatch.delitem(sys.modules, "first_shop")
-    assert payload_class("Parcel") is other
+    assert payload_classes("Parcel") == (other,)
