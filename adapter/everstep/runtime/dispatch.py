@@ -323,10 +323,9 @@ def after_the_end(snapshot: Snapshot, keys: Collection[str]) -> Decision:
     known = consumed(turns)
     tokens = {each.op: each.token for turn in turns for each in turn.commands if isinstance(each, OpenHook)}
     for entry in snapshot.inbox:
-        if (
-            isinstance(entry.event, HookReceived) and entry.key not in known
-        ):  # somebody slow has claimed its token again
-            decision.released.append((entry.event.op, tokens[entry.event.op]))
+        event = entry.event
+        if isinstance(event, HookReceived) and event.op in tokens and entry.key not in known:
+            decision.released.append((event.op, tokens[event.op]))  # somebody slow has claimed it again
     if run.continued_to is not None:
         _pass_on(decision, snapshot)
     return decision
