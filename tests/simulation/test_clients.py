@@ -95,8 +95,8 @@ def test_two_runs_want_one_token(faults: Faults) -> None:
             taken = consumed(simulation, *(run.run_id for run in runs))
             results = [outcome(simulation.ended(run)) for run in runs]
             said = f"seed {seed}: {taken} {results}"
-            for errand, name in ((first, "first"), (second, "second")):
-                assert errand.done <= taken[name] <= errand.tries, said
+            assert 1 <= taken["first"] <= first.tries, said
+            assert taken["second"] <= second.tries, f"{said}: it may be dropped with the hook it was sent to"
             assert ("completed", ["first", 2]) in results, said
 
 
