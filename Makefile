@@ -12,10 +12,10 @@ PYTHON := $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e test-all format lint types bench venv venv-dev clean
+.PHONY: help demo test e2e test-all format lint types bench bench-cold venv venv-dev clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 demo: venv ## run the example of the README
 	@$(BIN)/python examples/create_site.py
@@ -41,7 +41,10 @@ lint: venv-dev ## format, lint and import rules only
 types: venv-dev ## types only
 	@$(BIN)/mypy
 
-bench: venv ## measure
+bench-cold: venv-dev ## measure the import time and memory of the functions
+	@$(BIN)/python benchmarks/cold_start.py
+
+bench: venv ## measure the engine on SQLite
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 
 venv:

@@ -8,11 +8,10 @@ from functools import cache
 from typing import Any
 
 from mangum import Mangum
-from mangum.adapter import DEFAULT_TEXT_MIME_TYPES
 
 from everstep.serverless.cold import Process
 from everstep.serverless.context import LambdaContext
-from everstep.serverless.gateway import signed
+from everstep.serverless.gateway import as_function, signed
 from everstep.serverless.tokens import secret_tokens
 from everstep.web.api import create_api
 
@@ -23,9 +22,15 @@ process = Process()
 def http() -> Mangum:
     asyncio.set_event_loop(asyncio.new_event_loop())  # for Mangum; Python 3.14 makes none by itself
     settings, vouched = process.settings, signed if process.settings.api_auth == "iam" else None
-    tokens = secret_tokens(settings.api_token_secret)
-    api = create_api(process.app, process.connection, tokens=tokens, vouched=vouched)
-    return Mangum(api, lifespan="off", text_mime_types=[*DEFAULT_TEXT_MIME_TYPES, "application/problem+json"])
+    api = create_api(
+        process.app,
+        process.connection,
+        tokens=secret_tokens(settings.api_token_secret),
+        vouched=vouched,
+        open_hooks=settings.api_open_hooks,
+        origins=settings.api_origins,
+    )
+    return as_function(api)
 
 
 if "AWS_LAMBDA_INITIALIZATION_TYPE" in os.environ:  # now, while Lambda gives it most processor time

@@ -1,1 +1,1 @@
-"""Infrastructure as data and code: one template, what is made from it, what is checked against it, what it costs."""
+"""Infrastructure as data and code: one template, what is made from it, what is checked against it."""

@@ -33,7 +33,7 @@ SIZE_LIMIT: Final = 60_000_000
 """Bytes, unzipped. Lambda takes 250 MB; what is over this is probably something that does not belong there."""
 
 PACKAGE: Final = "everstep"
-EXTRA: Final = "aws"
+EXTRA: Final = "aws,web"
 
 PLATFORMS: Final = {
     "arm64": ("manylinux_2_28_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64"),

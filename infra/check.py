@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from infra.calls import BACKEND, BackendSource
-from infra.template import Scope, Template, load_template, sequence
+from infra.template import Scope, Template, Value, load_template, sequence
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
@@ -41,9 +41,15 @@ USES: Final[Mapping[str, tuple[str, ...]]] = {
         *("hooks.claim", "hooks.find", "hooks.release"),
         *("steps.record", "steps.claim", "steps.failed_attempts", "steps.request_cancel", "steps.cancel_requested"),
         *("inspector.get_run", "inspector.published"),  # the latter for steps that ask other runs
+        *("streams.append", "streams.read", "streams.find", "streams.enter"),
         *("queue.send", "queue.discard", "queue.defer", "queue.read_body"),
     ),
-    "ApiFunction": ("runs.create", "runs.load", "queue.send", "inspector.get_run"),
+    "ApiFunction": (
+        *("runs.create", "runs.load", "runs.append", "runs.mark"),  # append: a rerun takes turns over
+        *("inbox.deposit", "inbox.raise_flag", "inbox.lower_flag"),  # the flags: a probe of the queue
+        *("inspector.get_run", "inspector.list_runs", "inspector.published"),
+        *("hooks.find", "steps.failed_attempts", "streams.read", "streams.find", "streams.names", "queue.send"),
+    ),
     "DeadLetterFunction": (
         *("runs.create", "runs.load", "runs.mark"),
         *("inbox.deposit", "inbox.raise_flag"),
@@ -60,12 +66,19 @@ BESIDES: Final[Mapping[str, frozenset[str]]] = {
 """Calls that do not go through the backend."""
 
 NEVER: Final[Mapping[str, frozenset[str]]] = {
+    "ApiFunction": frozenset({"dynamodb:BatchWriteItem"}),  # it lowers one flag at a time
     "DeadLetterFunction": frozenset({"scheduler:CreateSchedule"}),  # it only wakes runs, which is due at once
 }
 """Calls that a method could make and this function does not."""
 
 ACTIONS: Final = {"sqs:SendMessageBatch": "sqs:SendMessage", "s3:HeadObject": "s3:GetObject"}
 """What a policy must allow, where it is not named as the operation."""
+
+LONGEST_DESCRIPTION: Final = 256
+"""Of a version."""
+
+NOT_OF_A_VERSION: Final = ("AutoPublishAlias", "AutoPublishAliasAllProperties", "Events")
+"""Properties that SAM makes other resources of."""
 
 PLATFORM: Final = frozenset(
     {
@@ -81,6 +94,7 @@ def check_all(template: Template, root: Path = ROOT) -> list[str]:
     return [
         *check_handlers(template, root),
         *check_environment(template, root),
+        *check_versions(template),
         *check_queues(template),
         *check_table(template, root),
         *check_permissions(template, root),
@@ -113,6 +127,53 @@ def check_environment(template: Template, root: Path) -> Iterator[str]:
         yield f"the template sets {name}, which no code reads"
     for name in sorted(AWAITED & read):
         yield f"the code reads {name} now: take it out of AWAITED in infra/check.py"
+
+
+def check_versions(template: Template) -> Iterator[str]:
+    """A version is published anew exactly when something in the function's properties is: see the template."""
+    for function in FUNCTIONS:
+        properties = dict(template.properties(function))
+        described = set(parameters_in(template, properties.pop("VersionDescription", None)))
+        for apart in NOT_OF_A_VERSION:
+            properties.pop(apart, None)
+        used = set(parameters_in(template, properties))
+        for name in sorted(used - described):
+            yield f"{function}: a new value of {name} makes no new version: name it in VersionDescription"
+        for name in sorted(described - used):
+            yield f"{function}: VersionDescription names {name}, which does not change the function"
+        longest = sum(longest_value(template, name) + 1 for name in described)
+        if longest > LONGEST_DESCRIPTION:
+            yield f"{function}: VersionDescription may have {longest} characters, and AWS takes {LONGEST_DESCRIPTION}"
+
+
+def longest_value(template: Template, parameter: str) -> int:
+    """Characters that a value may have; without a limit, as many as CloudFormation lets a parameter have."""
+    properties = template.parameters[parameter]
+    if "AllowedValues" in properties:
+        return max(len(each) for each in _allowed(template, parameter))
+    if "MaxValue" in properties:
+        return len(str(properties["MaxValue"]))
+    return int(str(properties.get("MaxLength", 4096)))
+
+
+def parameters_in(template: Template, value: Value | Mapping[str, Value]) -> Iterator[str]:
+    """Parameters that the value refers to, directly or by a condition."""
+    match value:
+        case {"Ref": str(name)} if name in template.parameters:
+            yield name
+        case {"Fn::Sub": str(text)}:
+            yield from (name for name in re.findall(r"\$\{([^}!]+)\}", text) if name in template.parameters)
+        case {"Fn::If": [str(condition), *branches]}:
+            yield from parameters_in(template, template.section("Conditions")[condition])
+            yield from parameters_in(template, branches)
+        case dict():
+            for each in value.values():
+                yield from parameters_in(template, each)
+        case list():
+            for each in value:
+                yield from parameters_in(template, each)
+        case _:
+            pass
 
 
 def check_queues(template: Template) -> Iterator[str]:

@@ -78,6 +78,7 @@ def provision(
     }
     refs = dict(names)
     attributes = {f"{each}.Arn": arn for each, arn in arns.items()}
+    attributes["HttpApi.ApiEndpoint"] = ""  # no API is made
     scope = Scope(
         template=template,
         parameters=parameters,

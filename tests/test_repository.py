@@ -180,7 +180,7 @@ def test_pytest_is_not_a_dependency_of_the_package() -> None:
     assert names.isdisjoint({"pytest", "hypothesis"})
 
 
-@pytest.mark.parametrize("script", [".ci/run", "scripts/check", "scripts/test-all"])
+@pytest.mark.parametrize("script", [".ci/run", "scripts/check", "scripts/e2e", "scripts/test-all"])
 def test_scripts_can_be_run(script: str) -> None:
     assert os.access(ROOT / script, os.X_OK)
 

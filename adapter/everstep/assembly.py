@@ -30,23 +30,28 @@ class SystemClock:
 
 
 def connect_sqlite(
-    path: str | Path, *, synchronous: Literal["NORMAL", "FULL"] = "NORMAL", must_exist: bool = False
+    path: str | Path,
+    *,
+    synchronous: Literal["NORMAL", "FULL"] = "NORMAL",
+    must_exist: bool = False,
+    public_url: str = "",
 ) -> Connection:
     """Open the embedded backend: one SQLite file, created if it does not exist (unless `must_exist`)."""
     from everstep.backends.sqlite import open_sqlite
 
     backend = open_sqlite(Path(path), synchronous=synchronous, must_exist=must_exist)
-    return Connection(backend, SystemClock(), entropy=os.urandom, chance=random.random)
+    return Connection(backend, SystemClock(), entropy=os.urandom, chance=random.random, public_url=public_url)
 
 
-def connect_aws(aws: AwsSettings) -> Connection:
-    """The ``aws`` backend: DynamoDB, SQS, EventBridge Scheduler and S3. Makes the clients; calls nothing yet.
+def connect_aws(aws: AwsSettings, *, public_url: str = "") -> Connection:
+    """The ``aws`` backend: DynamoDB, SQS, EventBridge Scheduler and S3. Calls nothing yet.
 
-    Nothing random is drawn before it is needed, and then from the system: a function that is restored from a snapshot
-    would repeat what a seeded generator had in store.
+    The clients of DynamoDB and SQS, which every run needs, are made now: a function does this while Lambda starts it,
+    with more processor time than an invocation has. Nothing random is drawn before it is needed, and then from the
+    system: a function that is restored from a snapshot would repeat what a seeded generator had in store.
     """
     try:
-        from everstep.backends.aws import AwsResources, open_aws
+        from everstep.backends.aws import AwsClients, AwsResources, open_aws
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("boto3", "botocore"):
             raise ConfigurationError("the aws backend needs boto3: pip install 'everstep[aws]'") from error
@@ -63,8 +68,11 @@ def connect_aws(aws: AwsSettings) -> Connection:
         region=aws.region,
         retention_days=aws.retention_days,
     )
-    backend = open_aws(resources, clock=clock)
-    return Connection(backend, clock, entropy=os.urandom, chance=random.SystemRandom().random)
+    clients = AwsClients(resources)
+    for service in ("dynamodb", "sqs"):
+        clients.client(service)
+    backend = open_aws(resources, clock=clock, clients=clients)
+    return Connection(backend, clock, entropy=os.urandom, chance=random.SystemRandom().random, public_url=public_url)
 
 
 class SqsDeliveries:
@@ -111,8 +119,8 @@ def sqs_deliveries(connection: Connection) -> SqsDeliveries:
 def connect(settings: Settings) -> Connection:
     """The backend that the settings choose."""
     if settings.aws is not None:
-        return connect_aws(settings.aws)
-    return connect_sqlite(settings.db, synchronous=settings.synchronous)
+        return connect_aws(settings.aws, public_url=settings.public_url)
+    return connect_sqlite(settings.db, synchronous=settings.synchronous, public_url=settings.public_url)
 
 
 _current: Final[ContextVar[Connection]] = ContextVar("everstep_connection")

@@ -390,7 +390,8 @@ def run(workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
     When the process dies, the run is kept: start a worker, or ``everstep resume``, and it goes on.
     Raises as `start` and `Run.return_value` do.
     """
-    _refuse_loop("run()", f"await (await start({getattr(workflow, 'name', 'workflow')}, …)).return_value()")
+    name = getattr(workflow, "name", "workflow")
+    _refuse_loop("run()", f"await (await start({name}, …)).return_value()", "while a worker runs: everstep worker")
     handle = start_sync(workflow, *args, **kwargs)
     return asyncio.run(work_until_closed(workflow.app, handle))
 
@@ -425,12 +426,14 @@ def _refuse_body(call: str) -> None:
         raise ContextError(f"{call} was called in a workflow body; in a body, move it into a step")
 
 
-def _refuse_loop(call: str, instead: str) -> None:
+def _refuse_loop(call: str, instead: str, but: str = "") -> None:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return
-    raise ContextError(f"{call} blocks, and an event loop is running here: use '{instead}'")
+    raise ContextError(
+        f"{call} blocks, and an event loop is running here: use '{instead}'" + (f" ({but})" if but else "")
+    )
 
 
 def _moment(micros: int | None) -> datetime | None:

@@ -195,7 +195,9 @@ class HookDisposedError(HookError):
     """The hook was disposed, so nothing more will come."""
 
     def __init__(self, token: str) -> None:
-        super().__init__(f"the hook with the token {token!r} was disposed, so nothing more comes; open a new one")
+        super().__init__(
+            f"the hook with the token {masked(token)!r} was disposed, so nothing more comes; open a new one"
+        )
         self.token = token
 
 
@@ -204,13 +206,13 @@ class HookNotFoundError(HookError, LookupError):
 
     def __init__(self, token: str) -> None:
         super().__init__(
-            f"no run has an open hook with the token {_masked(token)!r}: it is not opened yet, it was disposed, or its "
+            f"no run has an open hook with the token {masked(token)!r}: it is not opened yet, it was disposed, or its "
             f"run has ended"
         )
         self.token = token
 
 
-def _masked(token: str) -> str:
+def masked(token: str) -> str:
     """The beginning of a token: whoever knows all of it may use it, so it is not for logs."""
     return token if len(token) <= 8 else token[:8] + "…"
 

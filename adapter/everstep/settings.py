@@ -7,6 +7,7 @@ would pay for it.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ ApiAuth: TypeAlias = Literal["token", "iam"]
 PREFIX: Final = "EVERSTEP_"
 LONGEST_DELAY: Final = 900
 """Seconds that SQS can delay a message."""
+_ORIGIN: Final = re.compile(r"https?://[^/\s?#@*]+")
+_URL: Final = re.compile(r"https?://[^/\s?#@]+(/[^\s?#]*)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,10 @@ class Settings:
             (``EVERSTEP_API_AUTH``).
         api_token_secret: the name of the Secrets Manager secret that holds the API's tokens
             (``EVERSTEP_API_TOKEN_SECRET``). With ``token`` and without a secret, the API lets nobody in.
+        api_open_hooks: whether a hook's token is all it takes to resume it over HTTP (``EVERSTEP_API_OPEN_HOOKS``).
+        api_origins: the origins whose pages may use the API from a browser, such as ``https://shop.example``
+            (``EVERSTEP_API_ORIGINS``, separated by spaces or commas). None by default.
+        public_url: where the API can be reached from outside, for the addresses of webhooks (``EVERSTEP_PUBLIC_URL``).
         trace: whether the functions trace with X-Ray (``EVERSTEP_TRACE``).
     """
 
@@ -76,6 +83,9 @@ class Settings:
     aws: AwsSettings | None = None
     api_auth: ApiAuth = "token"
     api_token_secret: str | None = None
+    api_open_hooks: bool = False
+    api_origins: tuple[str, ...] = ()
+    public_url: str = ""
     trace: bool = False
 
 
@@ -91,7 +101,10 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         aws=_aws(read) if backend == "aws" else None,
         api_auth=cast("ApiAuth", read.choice("api_auth", get_args(ApiAuth), "token")),
         api_token_secret=read.value("api_token_secret", str, None),
-        trace=read.choice("trace", ("true", "false"), "false") == "true",
+        api_open_hooks=read.flag("api_open_hooks"),
+        api_origins=read.value("api_origins", _origins, ()),
+        public_url=read.value("public_url", _url, ""),
+        trace=read.flag("trace"),
     )
 
 
@@ -120,6 +133,22 @@ def _whole_number(text: str) -> int:
     return int(text)
 
 
+def _origins(text: str) -> tuple[str, ...]:
+    return tuple(_origin(word) for word in text.replace(",", " ").split())
+
+
+def _origin(text: str) -> str:
+    if not _ORIGIN.fullmatch(text):
+        raise ValueError(f"{text!r} is no origin: write a scheme and a host, such as https://shop.example, and no path")
+    return text
+
+
+def _url(text: str) -> str:
+    if not _URL.fullmatch(text):
+        raise ValueError("Input should be a URL, such as https://api.shop.example, without a query")
+    return text.rstrip("/")
+
+
 class _Environment:
     """Variables by the name of the setting, in upper or lower case. One that is empty counts as not set."""
 
@@ -136,6 +165,9 @@ class _Environment:
             return convert(text) if text else default
         except ValueError as error:
             raise ConfigurationError(f"{PREFIX}{name.upper()}={text!r}: {error}") from None
+
+    def flag(self, name: str) -> bool:
+        return self.choice(name, ("true", "false"), "false") == "true"
 
     def choice(self, name: str, choices: tuple[str, ...], default: str) -> str:
         text = self.text(name) or default

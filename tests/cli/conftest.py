@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from botocore.loaders import JSONFileLoader
 
 from tests.cli.commands import APP, Done, Folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def models_read_once() -> Iterator[None]:
+    """botocore reads the models of the services anew for each session, which is half of what a command takes here."""
+    with pytest.MonkeyPatch.context() as patch:
+        read = functools.cache(JSONFileLoader().load_file)
+        patch.setattr(JSONFileLoader, "load_file", lambda _self, path: read(path))
+        yield
 
 
 @pytest.fixture

@@ -69,13 +69,47 @@ CASES = {
     "another's database": (["start", "shop:greet", "-i", '["a"]', "--db", "other.db"], ["another program"]),
     "a newer database": (["inspect", "runs", "--db", "newer.db"], ["newer Everstep", "version 99"]),
     "a folder as database": (["worker", "--app", "shop", "--db", "package"], ["is a folder"]),
+    "file and aws": (["start", "shop:greet", "-i", '["a"]', "--db", "a.db", "--backend", "aws"],
+        ["--db is of the sqlite backend, and --backend aws of aws"]),
+    "file and stack": (["inspect", "runs", "--db", "a.db", "--stack", "s"],
+        ["--db is of the sqlite backend, and --stack of aws"]),
+    "mode and stack": (["inspect", "runs", "--synchronous", "FULL", "--stack", "s"],
+        ["--synchronous is of the sqlite backend"]),
+    "stack and sqlite": (["resume", "wrun_0000", "--stack", "s", "--backend", "sqlite"],
+        ["--stack is of the aws backend, and --backend says sqlite"]),
+    "backend": (["inspect", "runs", "--backend", "gcp"], ["'gcp' is not one of 'sqlite', 'aws'"]),
+    "name of a stack": (["inspect", "runs", "--stack", "my shop"], ["--stack 'my shop' cannot be the name of a stack"]),
+    "empty name of a stack": (["env", "--stack", ""], ["--stack '' cannot be the name of a stack"]),
+    "no stack": (["start", "shop:greet", "-i", '["a"]', "--backend", "aws"],
+        ["say which stack on AWS: --stack NAME", "'everstep env --stack NAME'"]),
+    "no stack to check": (["deploy-check"], ["say which stack on AWS"]),
+    "no stack to print": (["env"], ["say which stack on AWS"]),
+    "no region": (["inspect", "runs", "--stack", "s"], ["no AWS region: set AWS_REGION"]),
+    "run on aws": (["run", "shop:greet", "-i", '["a"]', "--stack", "s"],
+        ["the deployed functions do the work: start the run with 'everstep start'"]),
+    "work on aws": (["worker", "--app", "shop", "--backend", "aws"],
+        ["there is no worker to start", "'everstep deploy-check'"]),
+    "an app on aws": (["resume", "wrun_0000", "--app", "shop", "--stack", "s"], ["--app is for runs that go on here"]),
+    "verify on aws": (["resume", "wrun_0000", "--verify", "--stack", "s"], ["--verify is for runs that go on here"]),
+    "input for nothing": (["deploy-check", "--stack", "s", "--input", "[]"], ["--input is for the workflow of --run"]),
+    "round trip of nothing": (["deploy-check", "--stack", "s", "--run", "shop:gret"], ["did you mean 'greet'"]),
+    "cost of nothing": (["cost", "shop:gret"], ["did you mean 'greet'"]),
+    "memory": (["cost", "shop:greet", "-i", '["a"]', "--memory", "64"], ["--memory", "128<=x<=10240"]),
+    "no folder": (["init"], ["missing argument 'DIR'"]),
+    "full folder": (["init", "package"], ["package is not empty (it has __init__.py)", "nothing is overwritten"]),
+    "a file for a folder": (["init", "shop.py"], ["shop.py is a file"]),
+    "below a file": (["init", "shop.py/new"], ["shop.py/new cannot be made"]),
+    "name of a project": (["init", "new", "--name", "7 shops"], ["--name '7 shops' cannot be the name of a stack"]),
+    "folder without a name": (["init", "77"], ["'77' cannot name a stack on AWS: give --name NAME"]),
     "unknown inspection": (["inspect", "stesp"], ["no such command 'stesp'"]),
     "unknown status": (["inspect", "runs", "--status", "done"], ["'done' is not one of", "'parked'"]),
 }  # fmt: skip
 
 
 @pytest.fixture
-def place(tmp_path, here):
+def place(tmp_path, here, monkeypatch):
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, "/nonexistent")
     for name, source in MODULES.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(source)
@@ -145,9 +179,49 @@ def test_bad_options_of_reading_commands(place, here):
         assert part in done.line
 
 
-def test_a_setting_of_the_environment_is_named(place, here, monkeypatch):
-    monkeypatch.setenv("EVERSTEP_SYNCHRONOUS", "OFF")
-    assert "EVERSTEP_SYNCHRONOUS='OFF'" in here("run", "shop:greet", "-i", '["a"]').line
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"EVERSTEP_SYNCHRONOUS": "OFF"}, "EVERSTEP_SYNCHRONOUS='OFF': Input should be 'NORMAL' or 'FULL'"),
+        ({"EVERSTEP_BACKEND": "gcp"}, "EVERSTEP_BACKEND='gcp': Input should be 'sqlite' or 'aws'"),
+        ({"EVERSTEP_BACKEND": "aws"}, "say which stack on AWS: --stack NAME"),
+        ({"EVERSTEP_BACKEND": "aws", "EVERSTEP_TABLE": "t"}, "no AWS region: set AWS_REGION"),
+        (
+            {"EVERSTEP_BACKEND": "aws", "EVERSTEP_TABLE": "t", "AWS_REGION": "eu-central-1"},
+            "EVERSTEP_BACKEND=aws needs EVERSTEP_QUEUE_URL, EVERSTEP_QUEUE_ARN, EVERSTEP_BUCKET",
+        ),
+    ],
+)
+def test_a_setting_of_the_environment_is_named(place, here, monkeypatch, variables, said):
+    before = contents(place)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    done = here("start", "shop:greet", "-i", '["a"]')
+    assert done.code == 2
+    assert said in done.line
+    assert contents(place) == before
+
+
+def test_options_and_the_backend_of_the_environment(place, here, monkeypatch):
+    """An option that names a store wins over the variable; one that only fits the other backend does not."""
+    monkeypatch.setenv("EVERSTEP_BACKEND", "aws")
+    words = ("run", "shop:greet", "-q", "-i", '["a"]')
+    assert "or give --backend sqlite, for EVERSTEP_BACKEND says aws" in here(*words).line
+    done = here("start", *words[1:2], *words[3:], "--synchronous", "FULL")
+    assert done.code == 2
+    assert "--synchronous is of the sqlite backend, and EVERSTEP_BACKEND says aws: add --backend sqlite" in done.line
+    assert not (place / ".everstep").exists()
+    assert here(*words, "--backend", "sqlite", "--synchronous", "FULL").out == '["Hello a"]\n'
+    assert here(*words, "--db", "other-runs.db").out == '["Hello a"]\n'
+    assert (place / "other-runs.db").exists()
+
+
+@pytest.mark.parametrize("content", ["stack_name = ", "[default", "\xff"])
+def test_a_samconfig_that_cannot_be_read(place, here, content):
+    (place / "samconfig.toml").write_text(content, encoding="latin-1")
+    done = here("inspect", "runs", "--backend", "aws")
+    assert done.code == 2
+    assert "samconfig.toml cannot be read" in done.line
 
 
 def test_a_resumed_run_needs_an_app_that_has_its_workflow(place, here):

@@ -232,6 +232,14 @@ def test_a_batch_is_one_request_for_each_64_kb_of_all_together(meter, client, re
     assert meter.usage().polled(batch_size=10).quantities == {"sqs.request": 4 + 2}
 
 
+def test_a_large_message_is_received_in_chunks_too(client, resources):
+    meter = CostMeter()
+    meter.attach(client("sqs"))
+    client("sqs").send_message(QueueUrl=resources.queue_url, MessageBody="x" * 150 * KB)
+    assert meter.usage().quantities == {"sqs.request": 3}
+    assert meter.usage().polled().quantities == {"sqs.request": 3 + 3 + 1}
+
+
 def test_schedules_and_objects(meter, client, resources):
     meter.attach(client("scheduler"))
     meter.attach(client("s3"))

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from everstep.costs.prices import MILLION, OTHERS, PRICES, StepModel, bill, step_bill
+from everstep.costs.prices import CHECKED, MILLION, OTHERS, PRICES, REGION, StepModel, bill, step_bill
 
-COSTS = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "costs.md"
+ROOT = Path(__file__).resolve().parents[2]
+COSTS = ROOT / "docs" / "explanation" / "costs.md"
+README = ROOT / "README.md"
 
 
 def test_every_price_names_its_source():
@@ -62,11 +64,62 @@ def test_the_others():
     }
 
 
+# --- what people read ------------------------------------------------------------------------------
+
+
+def run_of(steps: int) -> float:
+    """Dollars per million steps, for a run of so many sequential steps on a warm worker: the budget of a run."""
+    model, messages = StepModel(), steps + 1
+    quantities = {
+        "dynamodb.write": steps + 4,
+        "dynamodb.read": 1,
+        "sqs.request": 3 * messages,
+        "lambda.request": messages,
+        "lambda.arm64": messages * model.overhead_ms / 1000 * model.memory_mb / 1024,
+    }
+    return sum(bill(quantities).values()) * MILLION / steps
+
+
 def test_the_page_on_costs_shows_these_figures():
     text = COSTS.read_text()
     for line, dollars in step_bill(StepModel()).items():
         assert re.search(rf"^\| `{re.escape(line)}` \|.*\| {dollars:.3f} \|$", text, re.MULTILINE), line
     assert f"**{sum(step_bill(StepModel()).values()):.2f}**" in text
+    assert f"${run_of(10):.2f} per million steps with everything a run needs" in text
+    assert re.search(rf"^\| 10 sequential steps, warm worker \|.*\| {run_of(10):.2f} \|$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", [COSTS, README], ids=lambda page: page.name)
+def test_the_tables_beside_others_show_these_figures(page):
+    text = page.read_text()
+    assert f"{REGION}, " in text
+    assert CHECKED.isoformat() in text
+    (row,) = re.findall(r"^\| Everstep \| .*$", text, re.MULTILINE)
+    assert f"| {sum(step_bill(StepModel()).values()):.2f} ({run_of(10):.2f} with a step's share of a run of ten" in row
     for other in OTHERS:
-        assert re.search(rf"^\| {other.name} \|.*\| {other.dollars_per_million_steps:.2f} \|", text, re.MULTILINE)
-        assert other.price.source in text
+        (row,) = re.findall(rf"^\| {other.name} \| .*$", text, re.MULTILINE)
+        assert f"| {other.dollars_per_million_steps:.2f} | {other.excludes} |" in row
+        assert other.price.source in COSTS.read_text()
+
+
+@pytest.mark.parametrize("page", [COSTS, README], ids=lambda page: page.name)
+def test_the_formulas_have_these_prices(page):
+    text = page.read_text()
+    for name, term in {
+        "dynamodb.write": r"\b0\.625 ?· ?W\b",
+        "dynamodb.read": r"\b0\.125 ?· ?R\b",
+        "sqs.request": r"\b0\.40 +?· ?\(2 · M \+ 1\)|\b0\.40·\(2·M \+ 1\)",
+        "lambda.request": r"\+ 0\.20\b",
+        "lambda.arm64": r"\b13\.33 ?· ?G ?· ?T\b",
+    }.items():
+        (found,) = re.findall(term, text)
+        number = re.search(r"[\d.]+", found)
+        assert number is not None
+        assert float(number[0]) == pytest.approx(PRICES[name].of(MILLION), abs=0.004), name
+
+
+def test_the_formula_of_the_readme_gives_the_figure_of_its_table():
+    (formula,) = re.findall(r"^(0\.625·W .*?)  ", README.read_text(), re.MULTILINE)
+    model = StepModel()
+    values = {"W": 1, "R": 0, "M": 1, "G": model.memory_mb / 1024, "T": model.overhead_ms / 1000}
+    assert eval(formula.replace("·", "*"), {}, values) == pytest.approx(sum(step_bill(model).values()), abs=0.001)

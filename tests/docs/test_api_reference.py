@@ -20,18 +20,24 @@ ROWS = re.findall(r"^\| `(\w+)` \|", TEXT, flags=re.MULTILINE)
 
 FUNCTIONS = sorted(name for name in everstep.__all__ if inspect.isfunction(getattr(everstep, name)))
 CLASSES = [
+    "BaseHook",
     "Chunk",
+    "HookEvent",
+    "HookInfo",
     "Reset",
     "Run",
     "Step",
     "StepInfo",
     "StreamInfo",
+    "Webhook",
+    "WebhookRequest",
+    "WebhookResponse",
     "Workflow",
     "WorkflowInfo",
     "Workflows",
     "Writable",
 ]
-INTERNAL = {"begin", "encode_error", "decode_error", "digest"}  # what the core sees of a workflow
+INTERNAL = {"begin", "encode_error", "decode_error", "digest", "options_in"}  # what the core sees of a workflow
 
 
 def test_every_public_name_is_there_once() -> None:

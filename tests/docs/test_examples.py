@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -16,9 +19,11 @@ from types import ModuleType
 import pytest
 
 from everstep import HookNotFoundError, RunStatus, WorkflowRunCancelledError, WorkflowRunFailedError, resume_hook_sync
+from everstep.backends.memory import open_memory
 from everstep.core.ids import child_run_id
 from everstep.testing import WorkflowEnvironment
 from tests.docs.pages import ROOT
+from tests.web.site import Site
 
 EXAMPLES = ROOT / "examples"
 LIMIT = 5.0
@@ -32,6 +37,7 @@ PRINTED = {
     "long_sleeper": ["Welcome! Your trial runs for 2 seconds.", "Your trial has ended.", "ended at 20"],
     "streaming_report": ["[forget the last 5 words]", "The report: Section 1 says", "rivers. (end)", "30 words"],
     "parent": ["45 imported, 5 failed:", "file-50.csv: it is empty"],
+    "payment_webhook": ["the provider says 'pending' and is answered 202", "order-17 is paid"],
     "order": ["Receipt(order_id='o1', payment='payment for 12.50", "shipment='shipment of reservation-o1'"],
 }
 
@@ -155,3 +161,37 @@ def test_a_trip_is_cancelled_while_the_customer_waits(
             run.wait()
         env.run_until_idle()
     assert capsys.readouterr().out.splitlines() == ["returned: room of ada", "returned: flight of ada"]
+
+
+@pytest.mark.parametrize("example", ["payment_webhook"], indirect=True)
+def test_only_the_provider_is_believed(example: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider's part is taken by the test: it says what it wants, when it wants."""
+    callbacks: list[str] = []
+    monkeypatch.setattr(example, "provider", lambda key, order, cents, callback: callbacks.append(callback))
+    site = Site(open_memory(atomic_units=True), app=example.wf)
+    try:
+        run_id = site.start("checkout", ["order-1", 1250])
+        site.work()
+        path = callbacks[0].removeprefix(site.connection.public_url)
+
+        def say(status: str, secret: bytes = example.secret()) -> None:
+            body = json.dumps({"status": status}).encode()
+            signature = hmac.new(secret, body, hashlib.sha256).hexdigest()
+            assert site.call("POST", path, body, token=None, headers={"X-Signature": signature}).status == 202
+            site.work()
+
+        say("paid", b"somebody else's")
+        say("pending")
+        assert site.run(run_id)["status"] == "running"
+        say("refused")
+        assert site.get(f"/v1/runs/{run_id}/result")["result"] == "order-1 is refused"
+        assert site.call("POST", path, b"{}", token=None).status == 404
+    finally:
+        site.close()
+
+
+@pytest.mark.parametrize("example", ["payment_webhook"], indirect=True)
+def test_a_payment_that_does_not_come(example: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(example, "provider", lambda *_: None)
+    with WorkflowEnvironment(example.wf) as env:
+        assert env.run(example.checkout, "order-1", 1250) == "order-1 was not paid in time"

@@ -1,13 +1,29 @@
-"""Pauses before the start, and histories that began as another run's."""
+"""Where control over runs meets something else: a start time, another attempt, another run's history."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 import pytest
+from pydantic import BaseModel
 
-from everstep import DivergenceError, RunStatus, Workflows, random, start
+from everstep import (
+    ConfigurationError,
+    DivergenceError,
+    RetryableError,
+    RunStatus,
+    Workflows,
+    continue_as_new,
+    now,
+    publish,
+    random,
+    set_attributes,
+    sleep,
+    start,
+)
 from everstep.core.history import RunStarted, WakeUpRequested
+from everstep.core.ids import child_run_id
 from everstep.testing import WorkflowEnvironment, replay
 
 
@@ -82,3 +98,118 @@ def test_a_child_that_nobody_waits_for_and_that_is_started_otherwise_is_a_diverg
         history = env.history(run)
     with pytest.raises(DivergenceError, match="asked for a child run of workflow 'child'"):
         replay(after, history)
+
+
+@pytest.mark.parametrize("how", ["deadline", "cancel"])
+def test_a_cancellable_step_that_waits_for_its_next_attempt_ends_at_once(app, env, how):
+    tried = []
+
+    @app.step(cancellable=True)
+    async def busy():
+        tried.append("once")
+        raise RetryableError("come back", retry_after="1 day")
+
+    @app.workflow
+    async def body():
+        began = now()
+        try:
+            async with asyncio.timeout(60 if how == "deadline" else None):
+                await busy()
+        except (TimeoutError, asyncio.CancelledError):
+            return (now() - began).total_seconds()
+
+    run = env.start(body)
+    env.run_until_idle(lambda: bool(tried))
+    if how == "cancel":
+        asyncio.run(run.cancel())
+    assert run.wait() == (60 if how == "deadline" else 0)
+    env.run_until_idle()
+    assert len(tried) == 1
+
+
+@pytest.mark.parametrize("warm", [True, False], ids=["warm", "cold"])
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_run_that_continues_as_new_takes_along_the_attributes_of_its_last_turn(app, env, warm, steps):
+    @app.step
+    async def work() -> None: ...
+
+    @app.workflow
+    async def body(left: int):
+        if left:
+            set_attributes(first="1")
+            for _ in range(steps):
+                await work()
+            set_attributes(last="2", given=None)
+            continue_as_new(left - 1)
+
+    run = env.start(body.with_options(attributes={"given": "0"}), 1)
+    env.run_until_idle(lambda: not warm and (env.engine.live.clear() or False))
+    successor = env.connection.get(run.run_id)
+    assert successor.continued_from == run.run_id
+    assert successor.attributes == {"first": "1", "last": "2"}
+
+
+@dataclass
+class Progress:
+    done: int
+
+
+class Stage(BaseModel):
+    name: str
+
+
+@pytest.mark.parametrize("value", [Progress(3), Stage(name="packing"), {"done": 3}, None], ids=str)
+def test_dataclasses_and_models_are_published_as_they_are(app, env, value):
+    @app.workflow
+    async def body():
+        publish("value", value)
+
+    run = env.start(body)
+    run.wait()
+    assert asyncio.run(run.query("value", type=type(value))) == value
+
+
+@pytest.mark.parametrize("turns", [1, 3])
+def test_a_run_publishes_so_many_names_and_no_more(app, env, turns):
+    @app.workflow
+    async def body():
+        for number in range(64):
+            publish(f"value-{number}", number)
+            if number % 30 < turns - 1:
+                await asyncio.sleep(1)
+        publish("value-0", "again")
+        try:
+            publish("one more", 1)
+        except ConfigurationError:
+            return "refused"
+
+    run = env.start(body)
+    assert run.wait() == "refused"
+    assert len(asyncio.run(run.published())) == 64
+
+
+@pytest.mark.parametrize("how", ["cancel", "terminate", "deadline"])
+def test_a_child_that_continued_as_new_ends_with_its_parent(app, env, how):
+    @app.workflow
+    async def child(left: int) -> str:
+        await sleep("1 day")
+        if left:
+            continue_as_new(left - 1)
+        return "nobody stopped me"
+
+    @app.workflow
+    async def body() -> str:
+        async with asyncio.timeout(1.5 * 86400 if how == "deadline" else None):
+            return await child(2)
+
+    run = env.start(body)
+
+    def in_second_life() -> bool:
+        first = env.connection.backend.inspector.get_run(child_run_id(run.run_id, 0))
+        return first is not None and first.closed
+
+    env.run_until_idle(in_second_life)
+    if how != "deadline":
+        asyncio.run(getattr(run, how)())
+    env.run_until_idle()
+    assert env.connection.get(child_run_id(run.run_id, 0)).status is RunStatus.CANCELLED

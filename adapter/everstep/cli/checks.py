@@ -5,6 +5,7 @@ The names of resources come from the stack's outputs alone, so what is checked i
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -28,6 +29,9 @@ _SAME: Final = ("CodeSha256", "Environment", "Handler", "MemorySize", "Runtime",
 """Of a function's newest configuration and of the version that works."""
 
 _DEPLOY: Final = "deploy again: sam build && sam deploy"
+_BY_HAND: Final = "a deploy does not undo what was changed by hand"
+_VISIBILITY_FACTOR: Final = 6
+"""Of a function's timeout, in the template."""
 
 
 class Mark(StrEnum):
@@ -74,9 +78,14 @@ def made(name: str, look: Look) -> Check:
     try:
         mark, text, advice = look()
     except EverstepError as error:
-        text, _, advice = " ".join(str(error).split()).partition("; ")
-        return Check(name=name, mark=Mark.FAILED, text=text, advice=advice)
+        return _impossible(name, error)
     return Check(name=name, mark=mark, text=text, advice=advice)
+
+
+def _impossible(name: str, error: EverstepError) -> Check:
+    """The errors of `Cloud` say what is wrong, and after ``; `` what to do."""
+    text, _, advice = " ".join(str(error).split()).partition("; ")
+    return Check(name=name, mark=Mark.FAILED, text=text, advice=advice)
 
 
 def checks(cloud: Cloud, name: str) -> Iterator[Check]:
@@ -88,8 +97,7 @@ def checks(cloud: Cloud, name: str) -> Iterator[Check]:
     try:
         stack = cloud.stack(name)
     except EverstepError as error:
-        text, _, advice = str(error).partition(": ")
-        yield Check(name="stack", mark=Mark.FAILED, text=text, advice=advice)
+        yield _impossible("stack", error)
         return
     yield made("stack", partial(_stack, stack))
     outputs = made("outputs", partial(_outputs, stack))
@@ -125,7 +133,7 @@ def _stack(stack: Stack) -> Finding:
     if stack.changed_at is not None:
         text += f" since {stack.changed_at:%Y-%m-%d %H:%M} UTC"
     because = f" ({stack.reason})" if stack.reason else ""
-    events = f"sam list stack-outputs and the stack's events say why{because}"
+    events = f"why: aws cloudformation describe-stack-events --stack-name {stack.name}{because}"
     if stack.status in ("CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"):
         return _ok(text)
     if stack.status == "UPDATE_ROLLBACK_COMPLETE":
@@ -194,11 +202,13 @@ def _queue(cloud: Cloud, url: str, worker: str) -> Finding:
     text = f"{_depth(found)}; visibility timeout {hidden} s"
     if hidden < timeout:
         return _failed(
-            f"{text}, less than the worker's {timeout} s", f"messages would be handled twice at once: {_DEPLOY}"
+            f"{text}, less than the worker's {timeout} s",
+            f"messages would be handled twice at once: set it to {_VISIBILITY_FACTOR * timeout} s; {_BY_HAND}",
         )
     if not found.get("RedrivePolicy"):
         return _failed(
-            f"{text}; no dead-letter queue", f"a poisonous message would circle for ever in {name}: {_DEPLOY}"
+            f"{text}; no dead-letter queue",
+            f"a poisonous message would circle for ever in {name}: give it back its redrive policy; {_BY_HAND}",
         )
     receives = json.loads(found["RedrivePolicy"]).get("maxReceiveCount")
     return _ok(f"{text}, dead letters after {receives} receives")
@@ -266,7 +276,8 @@ def _function(cloud: Cloud, name: str, outputs: Mapping[str, str]) -> Finding:
     wrong = [variable for each, variable in OUTPUTS.items() if variables.get(variable) != outputs[each]]
     if wrong:
         return _failed(
-            f"{text}; {', '.join(wrong)} is not what the outputs say", f"somebody changed it by hand: {_DEPLOY}"
+            f"{text}; {', '.join(wrong)} is not what the outputs say",
+            f"set it right, publish a version of {name} and point the alias {ALIAS} at it; {_BY_HAND}",
         )
     return _ok(f"{text}, app {variables.get('EVERSTEP_APP')}")
 
@@ -286,7 +297,10 @@ def _mapping(cloud: Cloud, alias: str, queue: str) -> Finding:
         reason = mapping.get("StateTransitionReason") or "no reason given"
         return _failed(f"{text} ({reason})", f"nothing is worked on: enable event source mapping {mapping.get('UUID')}")
     if PARTIAL not in (mapping.get("FunctionResponseTypes") or ()):
-        return _failed(f"{text}, without partial responses", f"messages that failed would be lost: {_DEPLOY}")
+        return _failed(
+            f"{text}, without partial responses",
+            f"failed messages would be lost: event source mapping {mapping.get('UUID')} needs {PARTIAL}; {_BY_HAND}",
+        )
     return _ok(f"{text}, partial responses")
 
 
@@ -300,7 +314,7 @@ def _starts(cloud: Cloud, alias: str) -> Finding:
     answer = cloud.call(
         "lambda", "Invoke", f"function {alias}", FunctionName=alias, Payload=json.dumps({"Records": []}).encode()
     )
-    payload = answer["Payload"].read().decode("utf-8", "replace") if "Payload" in answer else ""
+    payload = answer.get("Payload", b"").decode("utf-8", "replace")
     if not answer.get("FunctionError"):
         if "batchItemFailures" in payload:
             return _ok("it starts, and its app can be imported")
@@ -310,8 +324,6 @@ def _starts(cloud: Cloud, alias: str) -> Finding:
         text = f"{error.get('errorType', 'Error')}: {error.get('errorMessage', payload)}"
     except (ValueError, AttributeError):
         text = payload or "an error without a message"
-    if "Unexpected batch event type" in text:  # it got as far as looking at the messages
-        return _ok("it starts, and its app can be imported")
     return _failed(
         f"it fails: {_short(text)}", "mend app.py or requirements.txt, and deploy again; its log has the traceback"
     )
@@ -339,6 +351,6 @@ def _api(cloud: Cloud, outputs: Mapping[str, str]) -> Finding:
         if error.code == 403 and outputs.get("ApiAuth") == "iam":
             return _ok(f"{url} refuses requests that are not signed, as it must")
         return _failed(f"{url} answers {error.code} {error.reason}", log)
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         return _failed(f"{url} does not answer ({reason})", f"if this machine can reach it, {log}")

@@ -19,6 +19,8 @@ READ_SECONDS: Final = 15
 INVOKE_SECONDS: Final = 60
 """A cold start, and the import of the app."""
 
+_ALLOWED_AS: Final[Mapping[str, str]] = {"lambda:Invoke": "lambda:InvokeFunction", "s3:HeadBucket": "s3:ListBucket"}
+"""What a policy must allow, where it is not named as the operation."""
 _DENIED: Final = ("AccessDenied", "AccessDeniedException", "AuthorizationError", "UnauthorizedOperation", "403")
 _CREDENTIALS: Final = (
     *("ExpiredToken", "ExpiredTokenException", "IncompleteSignature", "InvalidAccessKeyId", "InvalidClientTokenId"),
@@ -62,24 +64,30 @@ class Cloud:
             raise
         self._session = botocore.session.Session()
         self._clients: dict[str, Any] = {}
-        self.region = self._find_region()
+        self.region, self._said_by = self._find_region()
 
-    def _find_region(self) -> str:
+    def _find_region(self) -> tuple[str, str]:
+        """The region, and what says so."""
         from botocore.exceptions import BotoCoreError
 
-        named = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or sam_setting("region")
+        for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+            if os.environ.get(name):
+                return os.environ[name], name
+        named = sam_setting("region")
+        if named:
+            return named, "samconfig.toml"
         try:
-            named = named or self._session.get_config_variable("region")
+            named = self._session.get_config_variable("region")
         except BotoCoreError as error:  # the profile is not there
             raise ConfigurationError(f"AWS settings: {_sentence(error)}") from error
         if not named:
             raise ConfigurationError(
                 "no AWS region: set AWS_REGION, such as eu-central-1, or the region of your profile (aws configure)"
             )
-        return str(named)
+        return named, "your AWS profile"
 
     def call(self, service: str, operation: str, what: str, **parameters: Any) -> dict[str, Any]:
-        """Call an operation by its name in AWS's reference.
+        """Call an operation by its name in AWS's reference. What it streams (a ``Payload``) is read to its end.
 
         Args:
             what: what is asked about, as messages name it: ``stack 'shop'``.
@@ -90,6 +98,8 @@ class Cloud:
         action = f"{service}:{operation}"
         try:
             answer: dict[str, Any] = getattr(self._client(service), xform_name(operation))(**parameters)
+            if "Payload" in answer:
+                answer["Payload"] = answer["Payload"].read()
         except ClientError as error:
             raise self._refused(error, action, what) from error
         except BotoCoreError as error:
@@ -99,8 +109,11 @@ class Cloud:
     def stack(self, name: str) -> Stack:
         """The stack of this name."""
         what = f"stack {name!r}"
+        other = sam_setting("region")
+        but = f"; samconfig.toml says {other}" if other not in (None, self.region) else ""
         missing = (
-            f"there is no {what} in {self.region}: check the name and AWS_REGION (and AWS_PROFILE), or run 'sam deploy'"
+            f"there is no {what} in {self.region} (as {self._said_by} says{but}); check the name, the region and "
+            f"AWS_PROFILE, or run 'sam deploy'"
         )
         try:
             found = self.call("cloudformation", "DescribeStacks", what, StackName=name)["Stacks"]
@@ -122,6 +135,7 @@ class Cloud:
     def _client(self, service: str) -> Any:
         if service not in self._clients:
             from botocore.config import Config
+            from botocore.exceptions import BotoCoreError
 
             config = Config(
                 connect_timeout=CONNECT_SECONDS,
@@ -130,7 +144,7 @@ class Cloud:
             )
             try:
                 client = self._session.create_client(service, region_name=self.region, config=config)
-            except ValueError as error:  # botocore's own errors of this kind are ValueErrors too
+            except (BotoCoreError, ValueError) as error:  # a profile or a region that is none
                 raise ConfigurationError(f"AWS settings: {_sentence(error)}") from error
             self._clients[service] = client
         return self._clients[service]
@@ -141,15 +155,19 @@ class Cloud:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         if code in _DENIED:
             return StoreError(
-                f"AWS refused {action} on {what}: access denied; allow {action} to whoever you are ({text})"
+                f"AWS refused {action} on {what}; allow {_ALLOWED_AS.get(action, action)} to the user or role of these "
+                f"credentials (AWS said: {text or code})"
             )
         if code in _CREDENTIALS:
             return StoreError(
-                f"AWS did not accept the credentials ({code}: {text}): renew them, or check AWS_PROFILE, "
+                f"AWS did not accept the credentials ({code}: {text}); renew them, or check AWS_PROFILE, "
                 f"AWS_ACCESS_KEY_ID and the clock of this machine"
             )
         if code in _MISSING:
-            return MissingError(f"there is no {what} in {self.region}")
+            return MissingError(
+                f"there is no {what} in {self.region}; a deploy does not undo what was deleted by hand: make it again, "
+                f"under this name and as template.yaml says"
+            )
         if "Thrott" in code or status >= 500:
             return StoreBusyError(f"AWS is busy: {action} on {what} was not done ({code}); try again")
         return StoreError(f"{action} on {what} failed ({code}: {text})")
@@ -164,7 +182,7 @@ class Cloud:
 
         if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
             return ConfigurationError(
-                "no AWS credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run "
+                "there are no AWS credentials; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run "
                 "'aws configure' (or 'aws sso login')"
             )
         if isinstance(error, (HTTPClientError, ConnectionError)):

@@ -17,6 +17,7 @@ from everstep.cli.exits import Exit, ExitCode
 from everstep.cli.options import json_option
 from everstep.cli.render import counted, error_text
 from everstep.cli.run import prepare
+from everstep.cli.shapes import error_json
 from everstep.cli.styles import Style
 from everstep.cli.text import table
 from everstep.cli.watch import warn
@@ -75,9 +76,13 @@ def cost(target: str, input_text: str | None, memory: int, overhead: float, cold
     """Measure what a workflow would cost on AWS.
 
     Runs it once, here, on an emulated AWS: THE STEPS REALLY RUN, and what they do is done. Sleeps are skipped. Counts
-    what AWS would bill, by its rules and from real sizes, and multiplies it with list prices.
+    what AWS would bill, by its rules and from real sizes, and multiplies it with list prices. Nothing is kept, and AWS
+    is not asked.
 
-    TARGET is module:workflow, or path/to/app.py:workflow.
+    TARGET is module:workflow, or path/to/app.py:workflow. Needs pip install 'everstep[aws,cost]'.
+
+    \b
+      everstep cost shop:create_site --input '{"user_id": "u1"}'
     """
     assumed = _Assumed(memory_mb=memory, overhead_ms=overhead, cold=cold)
     console = Console(sys.stdout, sys.stderr)
@@ -94,6 +99,8 @@ def cost(target: str, input_text: str | None, memory: int, overhead: float, cold
                 ) from error
             raise
         found = measure(prepared.workflow.app, prepared.start, entropy=os.urandom, chance=random.random, cold=cold)
+        if not found.run.closed and found.run.problem is None:
+            console.say("the run waits for somebody outside, a hook's payload, say: measured up to there")
         if as_json:
             console.data(json.dumps(_json(found, assumed)))
         else:
@@ -105,12 +112,12 @@ def cost(target: str, input_text: str | None, memory: int, overhead: float, cold
 
 def _code(found: Measured) -> ExitCode:
     match found.run.shown_status:
-        case RunStatus.COMPLETED | RunStatus.CONTINUED:
-            return ExitCode.DONE
         case RunStatus.FAILED | RunStatus.CANCELLED:
             return ExitCode.FAILED
-        case _:
+        case RunStatus.PARKED:
             return ExitCode.PARKED
+        case _:
+            return ExitCode.DONE
 
 
 def _quantities(found: Measured, assumed: _Assumed) -> dict[str, float]:
@@ -128,9 +135,10 @@ def _lines(found: Measured, assumed: _Assumed, style: Style) -> list[str]:
     dollars = {name: prices.PRICES[name].of(quantity) * MILLION for name, quantity in quantities.items()}
     total = sum(dollars.values())
     rows = [[_WORDS[name], _number(quantity), f"{dollars[name]:,.3f}"] for name, quantity in quantities.items()]
-    rows.append(["a million runs", "", f"{total:,.3f}"])
+    rows.append(["in all", "", f"{total:,.3f}"])
+    sums = f"${total:,.2f} for a million runs"
     if found.steps:
-        rows.append([f"a million steps, of which a run has {found.steps}", "", f"{total / found.steps:,.3f}"])
+        sums += f", ${total / found.steps:,.2f} for a million steps (a run has {found.steps})"
     lines = table(["BILLED FOR A RUN", "UNITS", "$ PER MILLION RUNS"], rows, right=frozenset({1, 2}))
     head = (
         f"{found.run.workflow} {found.run.shown_status}: {counted(found.steps, 'step')} in "
@@ -155,6 +163,7 @@ def _lines(found: Measured, assumed: _Assumed, style: Style) -> list[str]:
         style.paint(lines[0], "bold"),
         *lines[1:],
         "",
+        f"{sums}.",
         f"Units were counted from the requests, by AWS's rules; {caches}.",
         lambda_time,
         price_list,
@@ -170,6 +179,8 @@ def _json(found: Measured, assumed: _Assumed) -> dict[str, Any]:
     return {
         "workflow": found.run.workflow,
         "status": str(found.run.shown_status),
+        "error": error_json(found.run.error),
+        "problem": None if found.run.closed or found.run.problem is None else found.run.problem.message,
         "steps": found.steps,
         "attempts": found.attempts,
         "invocations": found.invocations,

@@ -16,14 +16,23 @@ import click
 from everstep.cli.exits import Exit, ExitCode
 from everstep.errors import EverstepError, StoreError
 
-REPLAYS: Final = frozenset({"run", "worker", "resume", "cost"})
+REPLAYS: Final = frozenset({"run", "worker", "dev", "resume", "cost"})
 """Commands that run workflow bodies: their hash seed is fixed, so that iterating a set of strings replays."""
 
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "run": ("everstep.cli.run:run", "Run a workflow to its end, here, and print its result."),
     "start": ("everstep.cli.start:start", "Start a run for a worker to take up, and print its id."),
     "worker": ("everstep.cli.worker:worker", "Work on all runs until stopped."),
+    "dev": ("everstep.cli.dev:dev", "Serve the HTTP API and work on runs, while you write workflows."),
     "resume": ("everstep.cli.run:resume", "Go on with a run that was stopped or parked."),
+    "cancel": ("everstep.cli.control:cancel", "Ask runs to end; they may clean up."),
+    "terminate": ("everstep.cli.control:terminate", "End a run at once."),
+    "pause": ("everstep.cli.control:pause", "Deliver nothing to a run until it is unpaused."),
+    "unpause": ("everstep.cli.control:unpause", "Let a paused run go on."),
+    "wake-up": ("everstep.cli.control:wake_up", "End a run's sleep now."),
+    "rerun": ("everstep.cli.control:rerun", "Start a new run with the input of another one."),
+    "hooks": ("everstep.cli.hooks:hooks", "Show what a run waits for others to send."),
+    "resume-hook": ("everstep.cli.hooks:resume_hook", "Send a payload to the run that waits for it."),
     "inspect": ("everstep.cli.inspect:inspect", "Look at runs, their steps and their history."),
     "init": ("everstep.cli.init:init", "Write a new project, ready to run and to deploy."),
     "deploy-check": ("everstep.cli.deploycheck:deploy_check", "Check what is deployed on AWS."),
@@ -34,8 +43,8 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
 
 EPILOG: Final = """\b
 Exit codes:
-    0  done; for run and resume: the run completed
-    1  the run failed or was cancelled; deploy-check: something is wrong
+    0  done; where a command waits for a run: it completed
+    1  the run failed or was cancelled; deploy-check: a check failed
     2  bad input: the message says what to change; nothing was written
     3  the run is parked: it waits for fixed code
     4  the database, AWS or stdout could not be used: locked, full, damaged, refused
@@ -43,7 +52,8 @@ Exit codes:
   130  stopped by Ctrl-C (143: by SIGTERM); runs are kept and go on
 
 \b
-Runs are in a file, --db FILE (default: EVERSTEP_DB, or .everstep/runs.db), or on AWS, --stack NAME.
+Runs are in a file, --db FILE (default: EVERSTEP_DB, or .everstep/runs.db), or on AWS, --stack NAME (or --backend aws
+in the folder of a project that was deployed).
 """
 
 

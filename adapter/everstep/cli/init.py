@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,7 +65,10 @@ class ProjectFile:
 def init(folder: str, name: str | None) -> None:
     """Write a new project into DIR: an app, its tests, and all it takes to deploy it with SAM.
 
-    DIR is made. If it exists, it must be empty: nothing is ever overwritten.
+    DIR is made. If it exists, it must be empty but for .git: nothing is ever overwritten.
+
+    \b
+      everstep init shop && cd shop && make run
     """
     place = Path(folder)
     chosen = _checked_name(place, name)
@@ -78,7 +82,7 @@ def init(folder: str, name: str | None) -> None:
     print(
         f"{style.paint(style.symbol('done'), 'green')} {place} has {len(files)} files: your workflows go into "
         f"app.py. Next:",
-        f"  cd {place}",
+        f"  cd {shlex.quote(str(place))}",
         "  make run",
         "  make test",
         "  sam build && sam deploy --guided",
@@ -171,7 +175,7 @@ def _make_empty(place: Path) -> None:
     if place.exists() and not place.is_dir():
         raise ConfigurationError(f"{place} is a file; give the folder of a new project")
     if place.is_dir():
-        there = sorted(each.name for each in place.iterdir())
+        there = sorted(each.name for each in place.iterdir() if each.name != ".git")
         if there:
             some = ", ".join(there[:3]) + (" and others" if len(there) > 3 else "")
             raise ConfigurationError(f"{place} is not empty (it has {some}): nothing is overwritten, give a new folder")

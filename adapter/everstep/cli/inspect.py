@@ -11,19 +11,17 @@ from typing import Any
 import click
 
 from everstep.cli.console import style_of, width_if_terminal, write_data
-from everstep.cli.options import json_option, parse_attributes
+from everstep.cli.options import json_option, parse_attributes, parse_when
 from everstep.cli.render import operations_table, run_lines, runs_table, turn_lines
 from everstep.cli.report import Advice
 from everstep.cli.runids import find_run
 from everstep.cli.shapes import operation_json, run_json, turn_json
 from everstep.cli.store import StoreOptions, choose_store, open_store, store_options
 from everstep.cli.styles import Style
-from everstep.cli.text import parse_moment
-from everstep.core.durations import duration_micros, to_micros
 from everstep.core.history import Micros
 from everstep.core.run import RunStatus
 from everstep.core.timeline import OperationView, timeline
-from everstep.errors import ConfigurationError, WorkflowRunNotFoundError
+from everstep.errors import WorkflowRunNotFoundError
 from everstep.ports import RunQuery, Snapshot
 
 
@@ -73,8 +71,8 @@ def runs(
         query = RunQuery(
             workflow=workflow,
             status=None if status is None else RunStatus(status),
-            created_from=_moment("--since", since, now),
-            created_before=_moment("--until", until, now),
+            created_from=parse_when("--since", since, now),
+            created_before=parse_when("--until", until, now),
             attributes=wanted,
             cursor=cursor,
             limit=limit,
@@ -169,21 +167,6 @@ def _load(options: StoreOptions, text: str) -> tuple[Micros, Snapshot, Sequence[
             closed_at=snapshot.run.completed_at,
         )
         return now, snapshot, views
-
-
-def _moment(option: str, text: str | None, now: Micros) -> Micros | None:
-    if text is None:
-        return None
-    moment = parse_moment(text)
-    if moment is not None:
-        return to_micros(moment)
-    try:
-        return now - duration_micros(text)
-    except ValueError:
-        raise ConfigurationError(
-            f"{option} takes how long ago, such as 1h or '2 days', or a date or time, such as 2025-01-31 or "
-            f"2025-01-31T12:00Z; not {text!r}"
-        ) from None
 
 
 # --- printing --------------------------------------------------------------------------------------

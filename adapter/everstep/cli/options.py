@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from everstep.cli.text import parse_moment
 from everstep.core.attributes import check_attributes
+from everstep.core.durations import duration_micros, to_micros
+from everstep.core.history import Micros
 from everstep.errors import ConfigurationError, EverstepError, SerializationError
 
 if TYPE_CHECKING:
@@ -60,6 +63,22 @@ def parse_attributes(pairs: Sequence[str]) -> dict[str, str]:
     return check_attributes(found)
 
 
+def parse_when(option: str, text: str | None, now: Micros) -> Micros | None:
+    """A moment: how long ago, or a date or time."""
+    if text is None:
+        return None
+    moment = parse_moment(text)
+    if moment is not None:
+        return to_micros(moment)
+    try:
+        return now - duration_micros(text)
+    except ValueError:
+        raise ConfigurationError(
+            f"{option} takes how long ago, such as 1h or '2 days', or a date or time, such as 2025-01-31 or "
+            f"2025-01-31T12:00Z; not {text!r}"
+        ) from None
+
+
 # --- the input -------------------------------------------------------------------------------------
 
 
@@ -67,7 +86,23 @@ def parse_input(text: str | None) -> Any:
     """What ``--input`` says, as parsed JSON; no arguments when it is not given."""
     if text is None:
         return {}
-    source, text = _read_input(text)
+    source, value = parse_json("--input", text)
+    if not isinstance(value, (dict, list)):
+        shown = _shown(json.dumps(value, ensure_ascii=False))
+        raise ConfigurationError(
+            f"{source} takes an object (arguments by name) or an array (by position), not {shown}; "
+            f"for one argument: '[{shown}]'"
+        )
+    return value
+
+
+def parse_json(name: str, text: str) -> tuple[str, Any]:
+    """What the option or argument of this name gives as JSON: itself, the file after ``@``, or stdin for ``-``.
+
+    Returns:
+        What to call it in messages, and the value.
+    """
+    source, text = _read_input(name, text)
     try:
         value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
     except RecursionError:
@@ -81,29 +116,24 @@ def parse_input(text: str | None) -> Any:
         ) from None
     except ValueError as error:
         raise ConfigurationError(f"{source} is not JSON: {error}") from None
-    if not isinstance(value, (dict, list)):
-        raise ConfigurationError(
-            f"{source} takes an object (arguments by name) or an array (by position), not {_shown(text)}; "
-            f"for one argument: '[{_shown(text)}]'"
-        )
-    return value
+    return source, value
 
 
-def _read_input(text: str) -> tuple[str, str]:
+def _read_input(name: str, text: str) -> tuple[str, str]:
     if text == "-":
         try:
-            return "--input - (stdin)", sys.stdin.read()
+            return f"{name} - (stdin)", sys.stdin.read()
         except UnicodeDecodeError as error:
-            raise ConfigurationError(f"--input - (stdin) is not {error.encoding} text") from None
+            raise ConfigurationError(f"{name} - (stdin) is not {error.encoding} text") from None
     if not text.startswith("@"):
-        return "--input", text
+        return name, text
     path = Path(text[1:])
     try:
-        return f"--input {text}", path.read_text(encoding="utf-8-sig")
+        return f"{name} {text}", path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise ConfigurationError(f"--input {text}: the file is not UTF-8 text") from None
+        raise ConfigurationError(f"{name} {text}: the file is not UTF-8 text") from None
     except OSError as error:
-        raise ConfigurationError(f"--input {text}: the file cannot be read: {error.strerror}") from None
+        raise ConfigurationError(f"{name} {text}: the file cannot be read: {error.strerror}") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

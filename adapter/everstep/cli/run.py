@@ -28,7 +28,15 @@ from everstep.cli.report import Advice, report
 from everstep.cli.runids import find_run
 from everstep.cli.shapes import run_json
 from everstep.cli.signals import staged
-from everstep.cli.store import AwsStore, StoreOptions, choose_store, open_store, refuse_aws, store_options
+from everstep.cli.store import (
+    AwsStore,
+    StoreOptions,
+    choose_store,
+    local_store_options,
+    open_store,
+    refuse_aws,
+    store_options,
+)
 from everstep.cli.targets import APP_ATTRIBUTE, load_app, load_target
 from everstep.cli.text import moment_and_age
 from everstep.cli.wait import wait_and_report
@@ -60,7 +68,7 @@ class _Work:
 @click.command()
 @click.argument("target")
 @input_options
-@store_options
+@local_store_options
 @click.option(
     "--verify/--no-verify", default=False, help="Replay the run after every turn, to find what would not replay."
 )
@@ -180,10 +188,10 @@ def resume(
     console = Console(sys.stdout, sys.stderr)
     console.attach()
     try:
+        if app is not None or verify:
+            refuse_aws(store, f"{'--app' if app is not None else '--verify'} is for runs that go on here")
         chosen = choose_store(store)
         on_aws = isinstance(chosen, AwsStore)
-        if on_aws and (app is not None or verify):
-            refuse_aws(store, f"{'--app' if app is not None else '--verify'} is for runs that go on here")
         connection = open_store(chosen, must_exist=True)
         try:
             record = connection.get(find_run(connection, run_id, chosen.place).run_id)
@@ -220,11 +228,11 @@ def _send_on(
     """Have the functions on AWS try the run again."""
     connection.resume(record.run_id)
     was = "was parked and is tried again" if record.problem is not None else "is woken"
-    console.say(
-        f"run {console.style.paint(record.run_id, 'bold')} {was}: the functions on AWS go on with it, not this process"
-    )
+    run = console.style.paint(record.run_id, "bold")
+    intro = f"run {run} {was}: the functions on AWS go on with it, not this process"
     if wait:
-        return wait_and_report(connection, console, record, as_json=as_json, advice=advice)
+        return wait_and_report(connection, console, record, intro=intro, as_json=as_json, advice=advice)
+    console.say(intro)
     if as_json:
         console.data(json.dumps(run_json(replace(record, problem=None))))
     console.say("To see how it stands:", f"  {advice.inspect_run(record)}")

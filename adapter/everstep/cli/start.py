@@ -57,9 +57,9 @@ def start(
                 console.data(json.dumps(run_json(record)) if as_json else record.run_id)
             else:
                 style = console.style
-                console.say(f"run {style.paint(record.run_id, 'bold')} of {style.paint(record.workflow, 'bold')}")
+                intro = f"run {style.paint(record.run_id, 'bold')} of {style.paint(record.workflow, 'bold')}"
                 advice = Advice(again=store.again, app=target, local=not isinstance(chosen, AwsStore))
-                code = wait_and_report(connection, console, record, as_json=as_json, advice=advice)
+                code = wait_and_report(connection, console, record, intro=intro, as_json=as_json, advice=advice)
         finally:
             connection.close()
     finally:

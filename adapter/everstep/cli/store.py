@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ OUTPUTS: Final[Mapping[str, str]] = {
     "SchedulerRoleArn": "EVERSTEP_SCHEDULER_ROLE_ARN",
 }
 """Outputs of the stack that a client needs, and the settings they are."""
+_STACK: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,127}|arn:[\w:/-]+")
 OPTIONAL_OUTPUTS: Final[Mapping[str, str]] = {
     "DelayLimit": "EVERSTEP_DELAY_LIMIT",
     "RetentionDays": "EVERSTEP_RETENTION_DAYS",
@@ -57,6 +59,7 @@ class SqliteStore:
 
     path: Path
     synchronous: Synchronous
+    public_url: str = ""
 
     @property
     def place(self) -> str:
@@ -80,7 +83,15 @@ Store: TypeAlias = SqliteStore | AwsStore
 
 def store_options(command: Decorated) -> Decorated:
     """``--backend``, ``--stack``, ``--db`` and ``--synchronous``, which the command gets as one argument, `store`."""
+    return _with_store(command, local=False)
 
+
+def local_store_options(command: Decorated) -> Decorated:
+    """As `store_options`, for commands that work here: the help does not offer AWS, which they refuse with a reason."""
+    return _with_store(command, local=True)
+
+
+def _with_store(command: Decorated, *, local: bool) -> Decorated:
     @functools.wraps(command)
     def with_store(*args: Any, backend: Any, stack: str | None, db: str | None, synchronous: Any, **rest: Any) -> Any:
         return command(*args, store=StoreOptions(backend=backend, stack=stack, db=db, synchronous=synchronous), **rest)
@@ -92,10 +103,11 @@ def store_options(command: Decorated) -> Decorated:
             help="FULL keeps every step even when the power fails. [default: EVERSTEP_SYNCHRONOUS, or NORMAL]",
         ),
         click.option("--db", metavar="FILE", help="The database. [default: EVERSTEP_DB, or .everstep/runs.db]"),
-        stack_option,
+        _stack_option("what EVERSTEP_TABLE … say, or samconfig.toml", hidden=local),
         click.option(
             "--backend",
             type=click.Choice(["sqlite", "aws"]),
+            hidden=local,
             help="Where runs are. [default: EVERSTEP_BACKEND, or sqlite; --stack means aws, --db sqlite]",
         ),
     ):
@@ -104,10 +116,26 @@ def store_options(command: Decorated) -> Decorated:
 
 
 def stack_option(command: Decorated) -> Decorated:
-    """``--stack``."""
+    """``--stack``, for commands that are about a stack as a whole."""
+    return _stack_option("stack_name in samconfig.toml", hidden=False)(command)
+
+
+def _stack_option(default: str, *, hidden: bool) -> Callable[[Decorated], Decorated]:
     return click.option(
-        "--stack", metavar="NAME", help="The stack on AWS. [default: what EVERSTEP_TABLE … say, or samconfig.toml]"
-    )(command)
+        "--stack",
+        metavar="NAME",
+        hidden=hidden,
+        callback=_checked_stack,
+        help=f"The stack on AWS. [default: {default}]",
+    )
+
+
+def _checked_stack(_ctx: click.Context, _parameter: click.Parameter, name: str | None) -> str | None:
+    if name is not None and not _STACK.fullmatch(name):
+        raise ConfigurationError(
+            f"--stack {name!r} cannot be the name of a stack: letters, digits and hyphens, a letter first, at most 128"
+        )
+    return name
 
 
 # --- choosing --------------------------------------------------------------------------------------
@@ -133,13 +161,20 @@ def backend_of(options: StoreOptions) -> BackendName:
 
         read_settings({"EVERSTEP_BACKEND": text})  # refuses what is not the name of a backend
         return "sqlite"
+    if sqlite is not None:
+        raise ConfigurationError(
+            f"{sqlite} is of the sqlite backend, and EVERSTEP_BACKEND says aws: add --backend sqlite, or leave it out"
+        )
     return "aws"
 
 
 def refuse_aws(options: StoreOptions, why: str) -> None:
     """For commands that run bodies and steps in this process."""
-    if backend_of(options) == "aws":
-        raise ConfigurationError(f"on aws the deployed functions do the work: {why}")
+    if backend_of(options) != "aws":
+        return
+    if options.backend is None and options.stack is None:
+        why += "; or give --backend sqlite, for EVERSTEP_BACKEND says aws"
+    raise ConfigurationError(f"on aws the deployed functions do the work: {why}")
 
 
 def choose_store(options: StoreOptions) -> Store:
@@ -154,7 +189,7 @@ def choose_store(options: StoreOptions) -> Store:
             ours["EVERSTEP_SYNCHRONOUS"] = options.synchronous
         settings = read_settings(_environment_with(ours))
         db = settings.db if options.db is None else Path(options.db)
-        return SqliteStore(path=db, synchronous=settings.synchronous)
+        return SqliteStore(path=db, synchronous=settings.synchronous, public_url=settings.public_url)
     stack = find_stack(options.stack)
     from everstep.cli.cloud import Cloud
 
@@ -240,6 +275,8 @@ def open_store(store: Store, *, must_exist: bool = False) -> Connection:
     if isinstance(store, AwsStore):
         connection = assembly.connect_aws(store.settings)
     else:
-        connection = assembly.connect_sqlite(store.path, synchronous=store.synchronous, must_exist=must_exist)
+        connection = assembly.connect_sqlite(
+            store.path, synchronous=store.synchronous, must_exist=must_exist, public_url=store.public_url
+        )
     assembly.set_default_connection(connection)
     return connection

@@ -21,8 +21,9 @@ LONGEST_PAUSE: Final = 2.0
 pause: Callable[[float], None] = time.sleep
 
 
-class _Stopped(Exception):
-    """Somebody pressed Ctrl-C."""
+class _Stopped(BaseException):
+    """Somebody pressed Ctrl-C. Like Python's own `KeyboardInterrupt` it is none of the errors that libraries wrap: the
+    signal may come in the middle of a request."""
 
 
 def _stop() -> None:
@@ -51,11 +52,12 @@ def wait_until_at_rest(connection: Connection, run_id: str, *, seconds: float | 
 
 
 def wait_and_report(
-    connection: Connection, console: Console, record: RunRecord, *, as_json: bool, advice: Advice
+    connection: Connection, console: Console, record: RunRecord, *, intro: str, as_json: bool, advice: Advice
 ) -> ExitCode:
-    """Wait, and show what became of the run."""
+    """Say what is waited for, wait, and show what became of the run."""
     with staged([_stop]) as signals:
         try:
+            console.say(intro)
             latest = wait_until_at_rest(connection, record.run_id)
         except _Stopped:
             console.say("stopped waiting; the run goes on. To see how it stands:", f"  {advice.inspect_run(record)}")

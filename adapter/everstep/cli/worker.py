@@ -18,7 +18,7 @@ from everstep.cli.options import json_option
 from everstep.cli.render import counted, error_text, took_text
 from everstep.cli.shapes import error_json
 from everstep.cli.signals import staged
-from everstep.cli.store import StoreOptions, choose_store, open_store, refuse_aws, store_options
+from everstep.cli.store import StoreOptions, choose_store, local_store_options, open_store, refuse_aws
 from everstep.cli.targets import load_app
 from everstep.cli.text import iso_text, moment_text, one_line
 from everstep.core.run import RunStatus
@@ -37,7 +37,7 @@ from everstep.runtime.worker import Worker
 
 @click.command()
 @click.option("--app", required=True, metavar="APP", help="Module or file of the app; with :NAME if it has several.")
-@store_options
+@local_store_options
 @click.option(
     "--concurrency", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Steps that run at once."
 )
@@ -75,12 +75,12 @@ def worker(
         chosen = choose_store(store)
         connection = open_store(chosen)
         try:
-            log = _Log(
+            log = WorkerLog(
                 console, connection, {s.name: s.max_retries + 1 for s in workflows.steps.values()}, verbose, as_json
             )
             engine = connection.engine(workflows, verify=verify, observe=log.tell)
             serving = Worker(engine, concurrency=concurrency, threads=threads, on_closed=connection.closed)
-            _show_warnings(log)
+            show_warnings(log)
             file = chosen.place
             log.say(
                 "started",
@@ -97,7 +97,7 @@ def worker(
             )
             for each in warnings:
                 log.say("warning", f"warning: {one_line(each)}", message=each)
-            code = _serve(connection, serving, log)
+            code = serve(connection, serving, log)
         finally:
             connection.close()
     finally:
@@ -105,7 +105,9 @@ def worker(
     raise Exit(code)
 
 
-def _serve(connection: Connection, serving: Worker, log: _Log) -> ExitCode:
+def serve(connection: Connection, serving: Worker, log: WorkerLog) -> ExitCode:
+    """Work until signals stop it: the first lets running steps finish, the second does not."""
+
     def finish() -> None:
         running = len(log.board.running)
         if running:
@@ -120,7 +122,7 @@ def _serve(connection: Connection, serving: Worker, log: _Log) -> ExitCode:
         log.say("stopping_now", f"stopping at once; {counted(running, 'step')} will run again", running=running)
         serving.stop_now()
 
-    async def serve() -> None:
+    async def work() -> None:
         remove = connection.on_sent(serving.wake)
         try:
             await serving.serve()
@@ -128,12 +130,12 @@ def _serve(connection: Connection, serving: Worker, log: _Log) -> ExitCode:
             remove()
 
     with staged([finish, insist]) as signals:
-        asyncio.run(serve())
+        asyncio.run(work())
     log.say("stopped", "stopped")
     return ExitCode.DONE if signals.count < 2 else signals.exit_code
 
 
-class _Log:
+class WorkerLog:
     """What a worker says: lines for people on stderr, or JSON lines on stdout."""
 
     def __init__(
@@ -224,7 +226,7 @@ class _Log:
 class _Warnings(logging.Handler):
     """The engine's warnings as lines of the worker's."""
 
-    def __init__(self, log: _Log) -> None:
+    def __init__(self, log: WorkerLog) -> None:
         super().__init__(logging.WARNING)
         self._log = log
 
@@ -235,7 +237,8 @@ class _Warnings(logging.Handler):
         self._log.say("warning", f"warning: {one_line(text)}", message=text)
 
 
-def _show_warnings(log: _Log) -> None:
+def show_warnings(log: WorkerLog) -> None:
+    """Show what the engine warns of, unless the app decides where its log goes."""
     logger = logging.getLogger("everstep")
     if not logger.handlers and not logging.getLogger().handlers:  # else the app decides where logs go
         logger.addHandler(_Warnings(log))

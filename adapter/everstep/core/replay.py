@@ -57,7 +57,7 @@ from everstep.core.limits import check_size
 from everstep.core.loop import WorkflowLoop, WorkflowTask, WorkflowTimer
 from everstep.core.operations import CallCodec, ChildCall, ContinueAsNew, Program, StepCall, StepCodec
 from everstep.core.recorded import Outstanding
-from everstep.errors import DivergenceError, WorkflowRunCancelledError
+from everstep.errors import DivergenceError, WorkflowRunCancelledError, masked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -747,7 +747,7 @@ def describe(command: Command) -> str:
         case CancelTimer(op=op):
             return f"the end of timer {op}"
         case OpenHook(op=op, token=token):
-            return f"a hook with the token {token!r} (operation {op})"
+            return f"a hook with the token {masked(token)!r} (operation {op})"
         case ConfirmHook(op=op):
             return f"whether the token of hook {op} is its own"
         case CloseHook(op=op):

@@ -47,7 +47,8 @@ class Usage:
         requests: attempts by operation, such as ``dynamodb:PutItem``.
         quantities: by names of the price book, such as ``dynamodb.write``.
         writes_by_run: write units of items of each run, indexes included.
-        details: write units by what they were for: ``table``, ``index``, ``refused`` (also within ``table``).
+        details: write units by what they were for: ``table``, ``index``, ``refused`` (also within ``table``); and
+            ``messages`` that were sent, with ``more chunks`` of 64 KB than one each.
     """
 
     requests: Tally = field(default_factory=lambda: defaultdict(float))
@@ -62,13 +63,14 @@ class Usage:
         return (self.requests, self.quantities, self.writes_by_run, self.details)
 
     def polled(self, *, batch_size: int = 1) -> Usage:
-        """With what Lambda's pollers are billed for each message sent: a receive and a delete for each batch.
+        """With what Lambda's pollers are billed for the messages sent: a receive and a delete for each batch.
 
-        Empty receives of an idle queue are left out; they do not depend on the number of steps.
+        A receive is billed by its 64 KB chunks too, a delete is one request. Empty receives of an idle queue are left
+        out, since they do not depend on the number of steps, and so are messages that schedules send.
         """
-        sent = self.details.get("messages", 0)
+        batches = math.ceil(self.details.get("messages", 0) / batch_size)
         quantities = self.quantities.copy()
-        quantities["sqs.request"] += 2 * math.ceil(sent / batch_size)
+        quantities["sqs.request"] += 2 * batches + self.details.get("more chunks", 0)
         return Usage(self.requests, quantities, self.writes_by_run, self.details)
 
     def invoked(self, count: int, *, milliseconds: float, memory_mb: int, architecture: str = "arm64") -> Usage:
@@ -322,18 +324,24 @@ def _sqs(call: _Call, answer: Any, counts: _Counts) -> None:
     params = call.params
     match call.operation:
         case "SendMessage":
-            sent, size = 1, message_size(params["MessageBody"], params.get("MessageAttributes", {}))
+            sent = [params]
+            size = _sent_size(params)
         case "SendMessageBatch":
-            entries = params["Entries"]
-            sent = len(entries) - len((answer or {}).get("Failed", ()))
-            size = sum(message_size(each["MessageBody"], each.get("MessageAttributes", {})) for each in entries)
+            failed = {each["Id"] for each in (answer or {}).get("Failed", ())}
+            sent = [each for each in params["Entries"] if each["Id"] not in failed]
+            size = sum(map(_sent_size, params["Entries"]))
         case "ReceiveMessage":
             messages = (answer or {}).get("Messages", ())
-            sent, size = 0, sum(message_size(each["Body"], each.get("MessageAttributes", {})) for each in messages)
+            sent, size = [], sum(message_size(each["Body"], each.get("MessageAttributes", {})) for each in messages)
         case _:
-            sent, size = 0, 0
-    counts.usage.details["messages"] += sent
+            sent, size = [], 0
+    counts.usage.details["messages"] += len(sent)
+    counts.usage.details["more chunks"] += sum(sqs_requests(_sent_size(each)) - 1 for each in sent)
     counts.add("sqs.request", sqs_requests(size))
+
+
+def _sent_size(entry: Mapping[str, Any]) -> int:
+    return message_size(entry["MessageBody"], entry.get("MessageAttributes", {}))
 
 
 def sqs_requests(size: int) -> int:

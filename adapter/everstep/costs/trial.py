@@ -11,8 +11,10 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import os
 import re
 import time
+import warnings
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,7 +27,7 @@ from everstep.backends.aws import AwsClients, AwsResources, SqsMessageQueue, ope
 from everstep.core.durations import to_micros
 from everstep.core.history import Micros
 from everstep.core.run import RunRecord
-from everstep.costs.meter import INDEXES, CostMeter, Usage
+from everstep.costs.meter import INDEXES, CostMeter, Usage, sqs_requests
 from everstep.errors import ConfigurationError, EverstepError
 from everstep.ports import Unreadable
 from everstep.runtime.connection import Connection
@@ -35,7 +37,9 @@ from everstep.runtime.progress import AttemptStarted, Progress
 
 MOST_INVOCATIONS: Final = 20_000
 REGION: Final = "us-east-1"
-NAME: Final = "everstep-trial"
+NAME: Final = "trial"
+PUBLIC_URL: Final = "https://trial.example"
+"""Of webhooks, which nobody calls here."""
 ACCOUNT: Final = "123456789012"
 SECOND: Final = 1_000_000
 SERVICES: Final = ("dynamodb", "sqs", "scheduler", "s3")
@@ -46,7 +50,7 @@ class Measured:
     """What one run took.
 
     Attributes:
-        run: the run at its end, or parked.
+        run: the run at its end, or parked, or waiting for somebody outside.
         usage: by names of the price book, without Lambda's time.
         steps: of this run and those it started.
         invocations: of the worker.
@@ -162,7 +166,7 @@ def measure(
             attempts += 1
 
     with _server() as endpoint:
-        resources = _resources(endpoint)
+        resources = _resources(endpoint, f"{NAME}-{entropy(8).hex()}")
         clients = AwsClients(resources, _session())
         resources = _make(clients, resources)
         meter, flight = CostMeter(INDEXES), _InFlight(clock)
@@ -173,20 +177,25 @@ def measure(
         queue = backend.queue
         if not isinstance(queue, SqsMessageQueue):
             raise AssertionError(queue)
-        connection = Connection(backend, clock, entropy=entropy, chance=chance)
+        connection = Connection(backend, clock, entropy=entropy, chance=chance, public_url=PUBLIC_URL)
         runner = _TimedRunner()
-        invocations = fired = 0
+        invocations = fired = requests = 0
+        engine = connection.engine(app, observe=tell)
         try:
             with use_connection(connection):
                 record = start(connection)
-                engine = connection.engine(app, observe=tell)
                 while (arrived := flight.take()) is not None:
                     at, body, by_schedule = arrived
                     clock.skip_to(at)
                     invocations += 1
                     fired += by_schedule
+                    chunks = sqs_requests(len(body))
+                    requests += chunks + 1 + (chunks if by_schedule else 0)
                     if invocations > MOST_INVOCATIONS:
-                        raise ConfigurationError(f"it has taken {MOST_INVOCATIONS:,} invocations and has not ended")
+                        raise ConfigurationError(
+                            f"the run has taken {MOST_INVOCATIONS:,} invocations and has not ended: measure it with a "
+                            f"smaller input"
+                        )
                     received = queue.read_body(body)
                     if received.due > clock.now():  # a schedule fires early
                         queue.defer(received)
@@ -194,15 +203,18 @@ def measure(
                     if isinstance(received.message, Unreadable):
                         raise EverstepError(f"a message cannot be read: {received.message.reason}")
                     if cold:
-                        engine = connection.engine(app, observe=tell)
+                        engine.live.clear()
                     handle(engine, received.message, runner, root_id=received.root_id)
             usage = meter.usage()
             run = connection.get(record.run_id)
         finally:
+            engine.live.clear()
             runner.close()
             connection.close()
-    # A receive and a delete for each message; what a schedule sends is a request too.
-    usage.quantities["sqs.request"] += 2 * invocations + fired
+    # What no client sees: a receive and a delete for each message, and what schedules send. A schedule is billed when
+    # it sends; of those that were made some may have been deleted.
+    usage.quantities["sqs.request"] += requests
+    usage.quantities["scheduler.invocation"] = fired
     usage.quantities["lambda.request"] += invocations
     return Measured(
         run=run,
@@ -222,12 +234,15 @@ def measure(
 def _server() -> Iterator[str]:
     """moto on loopback; the address."""
     try:
-        from moto.server import ThreadedMotoServer
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # moto says what it lacks before it fails for it
+            from moto.server import ThreadedMotoServer
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"the emulated AWS of this measurement is not installed ({error.name} is missing): "
             f"pip install 'everstep[aws,cost]'"
         ) from error
+    _check_settings()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -238,22 +253,39 @@ def _server() -> Iterator[str]:
         server.stop()
 
 
-def _session() -> Any:
+def _check_settings() -> None:
+    """What moto asks of this machine's AWS settings before it answers anything."""
     import botocore.session
+    from botocore.exceptions import BotoCoreError
 
-    session = botocore.session.Session(profile=None)
+    try:
+        botocore.session.Session().get_scoped_config()
+    except BotoCoreError as error:
+        raise ConfigurationError(
+            f"AWS settings of this machine: {str(error).rstrip('.')}; mend or unset them"
+        ) from error
+
+
+def _session() -> Any:
+    """One that heeds nothing this machine says of AWS or of proxies: neither files nor variables."""
+    import botocore.session
+    from botocore.config import Config
+
+    settled = {"profile": None, "config_file": os.devnull, "credentials_file": os.devnull, "defaults_mode": "legacy"}
+    session = botocore.session.Session({name: (None, None, value, None) for name, value in settled.items()})
     session.set_credentials("trial", "trial")
+    session.set_default_client_config(Config(proxies={}))
     return session
 
 
-def _resources(endpoint: str) -> AwsResources:
+def _resources(endpoint: str, name: str) -> AwsResources:
     return AwsResources(
-        table=NAME,
-        queue_url=f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/{NAME}",
-        queue_arn=f"arn:aws:sqs:{REGION}:{ACCOUNT}:{NAME}",
-        bucket=NAME,
-        schedule_group=NAME,
-        scheduler_role_arn=f"arn:aws:iam::{ACCOUNT}:role/{NAME}",
+        table=name,
+        queue_url=f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/{name}",
+        queue_arn=f"arn:aws:sqs:{REGION}:{ACCOUNT}:{name}",
+        bucket=name,
+        schedule_group=name,
+        scheduler_role_arn=f"arn:aws:iam::{ACCOUNT}:role/{name}",
         region=REGION,
         endpoint_url=endpoint,
     )
@@ -263,7 +295,7 @@ def _make(clients: AwsClients, resources: AwsResources) -> AwsResources:
     """The resources, as far as what they do to a bill is concerned: keys and indexes as in the template."""
     names = ["pk", "sk", *(key for index in INDEXES for key in index.keys)]
     clients.client("dynamodb").create_table(
-        TableName=NAME,
+        TableName=resources.table,
         BillingMode="PAY_PER_REQUEST",
         AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in names],
         KeySchema=_keys(("pk", "sk")),
@@ -272,9 +304,9 @@ def _make(clients: AwsClients, resources: AwsResources) -> AwsResources:
             for index in INDEXES
         ],
     )
-    url = clients.client("sqs").create_queue(QueueName=NAME)["QueueUrl"]
-    clients.client("s3").create_bucket(Bucket=NAME)
-    clients.client("scheduler").create_schedule_group(Name=NAME)
+    url = clients.client("sqs").create_queue(QueueName=resources.table)["QueueUrl"]
+    clients.client("s3").create_bucket(Bucket=resources.bucket)
+    clients.client("scheduler").create_schedule_group(Name=resources.schedule_group)
     values = {each: getattr(resources, each) for each in AwsResources.__slots__}
     return AwsResources(**{**values, "queue_url": url})
 

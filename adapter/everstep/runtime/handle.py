@@ -100,7 +100,7 @@ def _execute(
     time_left: Callable[[], TimeLeft] | None,
 ) -> None:
     run_id, again = message.run_id, receives > 1
-    if again and not still_wanted(engine, message):
+    if (again or message.attempt > 1) and not still_wanted(engine, message):  # its run may have ended meanwhile
         advance(engine, Arrival(run_id=run_id, again=[message.op], read_inbox=True))  # redo what a crash left undone
         return
     named = {"run_id": run_id, "op": message.op, "step": message.name, "attempt": message.attempt}

@@ -483,7 +483,7 @@ class Worker:
             raise AssertionError(message)
         engine = self.engine
         try:
-            if delivery.receives > 1 and not still_wanted(engine, message):
+            if (delivery.receives > 1 or message.attempt > 1) and not still_wanted(engine, message):
                 arrived = self._for(message.run_id)
                 arrived.messages.append(delivery.message_id)
                 arrived.arrival.again.append(message.op)  # redo what a crash left undone

@@ -51,6 +51,8 @@ def answer(
 
     https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html#services-sqs-batchfailurereporting
     """
+    if event.get("Records") == []:  # no queue sends that: `everstep deploy-check` sees by it that the function starts
+        return {"batchItemFailures": []}
     invocation = Invocation(context)
 
     def handle_record(record: SQSRecord) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from everstep.errors import EverstepError
@@ -26,8 +27,9 @@ class BearerAuth:
 
     Args:
         tokens: those that are good now. Asked at each request.
-        open_paths: pass without a token.
+        is_open: whether a request needs no token.
         vouched: whether whoever handed the request over says who sent it; such a request needs no token.
+        sign_in: what people who come with a browser get beside the refusal, if there is something for them.
     """
 
     def __init__(
@@ -35,30 +37,30 @@ class BearerAuth:
         app: ASGIApp,
         *,
         tokens: Callable[[], Sequence[str]],
-        open_paths: Collection[str],
+        is_open: Callable[[Scope], bool],
         vouched: Callable[[Scope], bool] | None = None,
+        sign_in: Callable[[Scope], Response | None] = lambda _scope: None,
     ) -> None:
         self._app = app
         self._tokens = tokens
-        self._open_paths = frozenset(open_paths)
+        self._is_open = is_open
         self._vouched = vouched
+        self._sign_in = sign_in
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})  # there are none
             return
-        if (
-            scope["type"] == "lifespan"
-            or scope["path"] in self._open_paths
-            or (self._vouched is not None and self._vouched(scope))
-        ):
+        if scope["type"] == "lifespan" or self._is_open(scope) or (self._vouched is not None and self._vouched(scope)):
             await self._app(scope, receive, send)
             return
         refused = {"WWW-Authenticate": 'Bearer realm="everstep"'}
         shown = Headers(scope=scope).getlist("authorization")
         scheme, _, token = shown[0].partition(" ") if len(shown) == 1 else ("", "", "")
         if scheme.lower() != "bearer" or not token.strip():
-            answer = problem(401, "This needs a token: Authorization: Bearer …", headers=refused)
+            answer = self._sign_in(scope) or problem(
+                401, "This needs a token: Authorization: Bearer …", headers=refused
+            )
         else:
             try:
                 known = await run_in_threadpool(self._tokens)

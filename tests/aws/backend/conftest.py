@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.aws.backend import servers
+from tests.aws.servers import dynalite as dynalite_server
+from tests.aws.servers.emulator import emulator
 
 pytest.register_assert_rewrite("everstep.testing.contracts")
 
@@ -38,11 +39,11 @@ def credentials() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def ministack() -> Iterator[str]:
-    with servers.ministack() as endpoint:
-        yield endpoint
+    with emulator(access_control=False) as started:
+        yield started.endpoint
 
 
 @pytest.fixture(scope="session")
 def dynalite() -> Iterator[str]:
-    with servers.dynalite() as endpoint:
+    with dynalite_server.dynalite() as endpoint:
         yield endpoint

@@ -65,6 +65,7 @@ class PollingSource:
             "ReceiveMessage",
             QueueUrl=self._url,
             MaxNumberOfMessages=limit,
+            WaitTimeSeconds=0,
             MessageSystemAttributeNames=["ApproximateReceiveCount"],
         )
         found = []

@@ -26,7 +26,7 @@ from everstep.testing.contracts import (
 from everstep.testing.contracts.samples import NOW
 from tests.aws.backend.polling import PollingSource
 from tests.aws.backend.provisioned import new_resources, session
-from tests.aws.backend.servers import reset_ministack
+from tests.aws.servers.emulator import reset_ministack
 
 
 def _open(resources: AwsResources) -> Iterator[Backend]:

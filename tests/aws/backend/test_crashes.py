@@ -28,8 +28,8 @@ from everstep.testing.clock import VirtualClock
 from everstep.testing.oracles import chain_of, examine, outcome
 from tests.aws.backend import test_programs
 from tests.aws.backend.provisioned import new_resources, session
-from tests.aws.backend.servers import reset_ministack
 from tests.aws.backend.wire import tapped
+from tests.aws.servers.emulator import reset_ministack
 from tests.simulation.crashing import Trial
 from tests.simulation.programs import PROGRAMS, ends_well, wf
 

@@ -14,8 +14,8 @@ from everstep.ports import Backend, FailedAttempt
 from everstep.testing.clock import VirtualClock
 from everstep.testing.contracts.samples import NOW, entry, run_id, run_record, turn
 from tests.aws.backend.provisioned import new_resources, session
-from tests.aws.backend.servers import reset_ministack
 from tests.aws.backend.wire import lose_answers
+from tests.aws.servers.emulator import reset_ministack
 
 RUN = run_id()
 FAILED = FailedAttempt(op=0, attempt=1, started_at=NOW, ended_at=NOW, error=b"{}", retry_at=NOW)

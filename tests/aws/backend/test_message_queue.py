@@ -25,8 +25,8 @@ from everstep.ports import Unreadable
 from everstep.testing.clock import VirtualClock
 from everstep.testing.contracts.samples import MINUTE, NOW, SECOND, outgoing, run_id, sent_id
 from tests.aws.backend.provisioned import new_resources, session
-from tests.aws.backend.servers import reset_ministack
 from tests.aws.backend.wire import Wire
+from tests.aws.servers.emulator import reset_ministack
 
 RUN = run_id()
 DAY = 24 * 60 * MINUTE

@@ -19,8 +19,8 @@ from everstep.testing import WorkflowEnvironment
 from everstep.testing.clock import VirtualClock
 from everstep.testing.oracles import examine, outcome
 from tests.aws.backend.provisioned import new_resources
-from tests.aws.backend.servers import reset_ministack
 from tests.aws.backend.wire import Wire, tapped
+from tests.aws.servers.emulator import reset_ministack
 
 wf = Workflows()
 

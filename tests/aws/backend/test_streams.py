@@ -19,8 +19,8 @@ from everstep.testing import WorkflowEnvironment
 from everstep.testing.clock import VirtualClock
 from everstep.testing.contracts.samples import NOW, race, run_id, run_record
 from tests.aws.backend.provisioned import new_resources, session
-from tests.aws.backend.servers import reset_ministack
 from tests.aws.backend.wire import Wire, lose_answers, table_units, tapped
+from tests.aws.servers.emulator import reset_ministack
 from tests.streams.behaviour import StreamBehaviour, values_of
 
 RUN = run_id()

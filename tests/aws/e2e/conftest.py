@@ -1,10 +1,11 @@
-"""One emulator, one build and one deployment for all tests of this folder.
+"""One emulator, one project and one deployment for all tests of this folder, in the order of their files.
 
 They take minutes, so they are collected only when they are named: `make e2e`, or ``scripts/e2e -k sleep``.
 """
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,14 +14,18 @@ from typing import Any, Final
 
 import pytest
 
-from tests.aws.e2e import environments
-from tests.aws.e2e.emulator import Emulator, emulator
-from tests.aws.e2e.project import make_project
-from tests.aws.e2e.stack import Sam, Stack
+from tests.aws.e2e.operators import OPERATOR, statements
+from tests.aws.e2e.project import Person, make_project
+from tests.aws.e2e.stack import OWNER, STACK, Stack
+from tests.aws.servers import environments
+from tests.aws.servers.emulator import Emulator, emulator
 
 HERE: Final = Path(__file__).parent
 DELAY_LIMIT: Final = 5
 PARAMETERS: Final = {
+    # What the emulator runs functions on.
+    "Runtime": f"python{environments.PYTHON}",
+    "Architecture": {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}[platform.machine()],
     "AppModule": "e2e_app",
     "WorkerTimeout": "30",
     "MaxReceives": "3",
@@ -56,32 +61,48 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 @pytest.fixture(scope="session")
-def running(request: pytest.FixtureRequest) -> Iterator[Emulator]:
-    with phase("environments (when missing)"):
-        environments.ministack_environment()
-        environments.sam_environment()
-    with emulator() as started:
+def running() -> Iterator[Emulator]:
+    with phase("emulator and SAM (installed when missing)"):
+        environments.ministack()
+        environments.sam()
+    with emulator(access_control=True) as started:
         yield started
 
 
 @pytest.fixture(scope="session")
-def sam(running: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Sam:
-    with phase("project and wheel"):
-        project = make_project(tmp_path_factory.mktemp("project"))
-    sam = Sam(project=project, emulator=running, parameters=PARAMETERS)
-    with phase("sam build"):
-        sam.build()
-    return sam
+def owner(running: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Person:
+    """The owner of the account, in the project's folder."""
+    with phase("wheel and project"):
+        project = make_project(tmp_path_factory.mktemp("project"), STACK, PARAMETERS)
+    owner = Person(project=project, emulator=running, credentials=OWNER)
+    with phase("the project's environment"):
+        owner.make(".venv/ready")
+    return owner
 
 
 @pytest.fixture(scope="session")
-def stack(sam: Sam, request: pytest.FixtureRequest) -> Stack:
-    stack = Stack(emulator=sam.emulator)
+def built(owner: Person) -> Person:
+    """The owner, when the functions are built."""
+    with phase("make build"):
+        owner.make("build")
+    return owner
+
+
+@pytest.fixture(scope="session")
+def stack(built: Person, request: pytest.FixtureRequest) -> Stack:
+    stack = Stack(emulator=built.emulator)
     request.config.stash[_stack_key] = stack
-    with phase("sam deploy"):
-        sam.deploy()
+    with phase("make deploy"):
+        built.make("deploy")
     stack.read_outputs()
     return stack
+
+
+@pytest.fixture(scope="session")
+def operator(owner: Person, stack: Stack) -> Person:
+    """Somebody who may do what the documentation says that the command line needs, and nothing else."""
+    credentials = stack.user("operator", *statements(stack.outputs, *OPERATOR))
+    return Person(project=owner.project, emulator=owner.emulator, credentials=credentials)
 
 
 @pytest.hookimpl(hookwrapper=True)

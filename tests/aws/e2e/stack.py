@@ -1,14 +1,12 @@
-"""The deployed stack: what a user does with SAM, and what a client does over HTTP."""
+"""The deployed stack: what a client does over HTTP, and what can be seen beside it."""
 
 from __future__ import annotations
 
 import http.client
 import json
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import botocore.session
@@ -17,12 +15,13 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 
-from tests.aws.e2e.emulator import CREDENTIALS, REGION, Emulator
-from tests.aws.e2e.environments import ARCHITECTURE, PYTHON, sam_environment
-from tests.aws.e2e.project import do
+from everstep.backends.aws.message_body import write_body
+from everstep.core.messages import Outgoing
+from tests.aws.servers.emulator import CREDENTIALS, REGION, Emulator
 
 STACK: Final = "everstep-e2e"
-_RUNTIME: Final = {"Runtime": f"python{PYTHON}", "Architecture": ARCHITECTURE}
+OWNER: Final = Credentials(CREDENTIALS["AWS_ACCESS_KEY_ID"], CREDENTIALS["AWS_SECRET_ACCESS_KEY"])
+"""Of the account: they may do everything."""
 _FUNCTIONS: Final = ("worker", "api", "deadletter")
 _LOG_LINES: Final = 60
 
@@ -42,57 +41,6 @@ class Answer:
 
 
 @dataclass(kw_only=True)
-class Sam:
-    """The SAM command line, in a project's folder, with the emulator for AWS."""
-
-    project: Path
-    emulator: Emulator
-    parameters: dict[str, str]
-
-    def validate(self) -> str:
-        return self._sam("validate", "--lint")
-
-    def build(self) -> str:
-        """For what the emulator runs functions on."""
-        return self._sam("build", "--parameter-overrides", *_overrides(_RUNTIME))
-
-    def build_default(self, folder: Path) -> str:
-        """For what the template's defaults say, elsewhere."""
-        return self._sam("build", "--build-dir", str(folder))
-
-    def deploy(self, **changes: str) -> str:
-        parameters = {**_RUNTIME, **self.parameters, **changes}
-        return self._sam(
-            *("deploy", "--stack-name", STACK, "--resolve-s3", "--capabilities", "CAPABILITY_IAM"),
-            *("--no-confirm-changeset", "--no-fail-on-empty-changeset"),
-            *("--parameter-overrides", *_overrides(parameters)),
-        )
-
-    def delete(self) -> str:
-        return self._sam("delete", "--stack-name", STACK, "--no-prompts")
-
-    def _sam(self, *arguments: str) -> str:
-        return do(
-            [str(sam_environment() / "bin" / "sam"), *arguments],
-            cwd=self.project,
-            **CREDENTIALS,
-            AWS_ENDPOINT_URL=self.emulator.endpoint,
-            AWS_DEFAULT_REGION=REGION,
-            AWS_CONFIG_FILE="/nonexistent",
-            AWS_SHARED_CREDENTIALS_FILE="/nonexistent",
-            AWS_EC2_METADATA_DISABLED="true",
-            SAM_CLI_TELEMETRY="0",
-            __SAM_CLI_APP_DIR=str(self.project / ".sam-cli"),
-            EVERSTEP_PYTHON=sys.executable,
-            MAKEFLAGS="",
-        )
-
-
-def _overrides(parameters: Mapping[str, str]) -> list[str]:
-    return [f"{name}={value}" for name, value in parameters.items()]
-
-
-@dataclass(kw_only=True)
 class Stack:
     """A deployed stack, as seen by its user."""
 
@@ -103,14 +51,14 @@ class Stack:
     def read_outputs(self) -> None:
         (stack,) = self.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
         assert stack["StackStatus"] in ("CREATE_COMPLETE", "UPDATE_COMPLETE"), stack
-        self.outputs = {each["OutputKey"]: each["OutputValue"] for each in stack["Outputs"]}
+        self.outputs = {each["OutputKey"]: each["OutputValue"] for each in stack["Outputs"]} | {"StackName": STACK}
         if "ApiTokenSecret" in self.outputs:
             secret = self.client("secretsmanager").get_secret_value(SecretId=self.outputs["ApiTokenSecret"])
             self.token = secret["SecretString"]
 
     def client(self, service: str, credentials: Credentials | None = None) -> Any:
         """A client of the account's owner, or of somebody else."""
-        who = credentials or Credentials(CREDENTIALS["AWS_ACCESS_KEY_ID"], CREDENTIALS["AWS_SECRET_ACCESS_KEY"])
+        who = credentials or OWNER
         return botocore.session.Session().create_client(
             service,
             region_name=REGION,
@@ -142,16 +90,17 @@ class Stack:
         if body is not None:
             data = json.dumps(body).encode()
             shown["Content-Type"] = "application/json"
-        target = f"/_aws/execute-api/{self.outputs['ApiId']}/$default{path}"
+        # By its host name, as on AWS: only there the emulator verifies signatures.
+        shown["Host"] = f"{self.outputs['ApiId']}.execute-api.localhost:{self.emulator.port}"
         if sign is not None:
-            signed = AWSRequest(method, f"{self.emulator.endpoint}{target}", shown, data)
+            signed = AWSRequest(method, f"http://{shown['Host']}{path}", shown, data)
             SigV4Auth(sign, "execute-api", REGION).add_auth(signed)
             shown = dict(signed.headers.items())
         elif token is not None:
             shown["Authorization"] = f"Bearer {token or self.token}"
         connection = http.client.HTTPConnection("127.0.0.1", self.emulator.port, timeout=60)
         try:
-            connection.request(method, target, data, shown)
+            connection.request(method, path, data, shown)
             answer = connection.getresponse()
             return Answer(status=answer.status, headers=dict(answer.headers), body=answer.read())
         finally:
@@ -231,8 +180,17 @@ class Stack:
         key = iam.create_access_key(UserName=name)["AccessKey"]
         return Credentials(key["AccessKeyId"], key["SecretAccessKey"])
 
+    def put_dead_letter(self, message: Outgoing | str) -> None:
+        """Put a message where those go that were received too often."""
+        body = message if isinstance(message, str) else write_body(message, _refuse)
+        self.client("sqs").send_message(QueueUrl=self.outputs["DeadLetterQueueUrl"], MessageBody=body)
+
     def queue_length(self, url: str) -> int:
         """Messages in a queue, those on their way included."""
         names = [f"ApproximateNumberOfMessages{kind}" for kind in ("", "NotVisible", "Delayed")]
         answer = self.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=names)
         return sum(int(answer["Attributes"][name]) for name in names)
+
+
+def _refuse(_data: bytes) -> str:
+    raise AssertionError("the message is too large for the queue")

@@ -6,15 +6,27 @@ import asyncio
 import base64
 import copy
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from mangum import Mangum
 
-from everstep import StoreBusyError, StoreError, Workflows, sleep
+from everstep import (
+    StoreBusyError,
+    StoreError,
+    WebhookRequest,
+    WebhookResponse,
+    Workflows,
+    create_hook,
+    create_webhook,
+    get_writable,
+    publish,
+    sleep,
+)
+from everstep.serverless.gateway import as_function, signed
 from everstep.web.api import create_api
 from tests.aws.handlers.functions import Context, event
 
@@ -42,13 +54,46 @@ async def pack(item: str, count: int) -> dict[str, Any]:
     return {"item": item, "count": count}
 
 
+@wf.workflow
+async def waits(token: str) -> Any:
+    return await create_hook(token=token)
+
+
+@wf.workflow
+async def notified(manual: bool) -> str:
+    picture = WebhookResponse(body=bytes(range(256)), headers={"Content-Type": "image/x-own"})
+    hook = create_webhook(respond_with="manual" if manual else picture)
+    publish("url", hook.url)
+    request = await hook
+    if manual:
+        await reply(request)
+    return request.body.hex()
+
+
+@wf.step
+async def reply(request: WebhookRequest) -> None:
+    await request.respond_with(WebhookResponse.text(f"hello {request.text()}", headers={"X-A": "b"}))
+
+
+@wf.workflow
+async def report(lines: int) -> None:
+    await write(lines)
+
+
+@wf.step
+async def write(lines: int) -> None:
+    out = get_writable()
+    for number in range(lines):
+        await out.write(number)
+
+
 class Api:
     """Sends events, as API Gateway does."""
 
     def __init__(self, deployed: Any, tokens: Callable[[], list[str]], **options: Any) -> None:
         self.deployed = deployed
         asgi = create_api(deployed.app, deployed.connection, tokens=tokens, **options)
-        self.function = Mangum(asgi, lifespan="off", text_mime_types=["application/json", "application/problem+json"])
+        self.function = as_function(asgi)
         self.event = event("http")
 
     def call(
@@ -72,7 +117,11 @@ class Api:
             sent["headers"]["content-length"] = str(len(data))
         sent["headers"] |= headers or {}
         answer = self.function(sent, Context())  # type: ignore[arg-type]
-        assert not answer["isBase64Encoded"]
+        self.last = answer
+        if answer["isBase64Encoded"]:
+            return answer["statusCode"], base64.b64decode(answer["body"]), answer["headers"]
+        if not answer["headers"].get("content-type", "").endswith("json") or answer["body"] == "":
+            return answer["statusCode"], answer["body"], answer["headers"]
         content = json.loads(answer["body"])
         if answer["statusCode"] >= 400:
             assert answer["headers"]["content-type"] == "application/problem+json"
@@ -187,12 +236,74 @@ def test_no_websocket_passes(api):
 
 
 def test_a_signed_request_needs_no_token(deploy, event_loop_of_mangum):
-    from everstep.serverless.gateway import signed
-
     api = Api(deploy(wf), list, vouched=signed)
     assert api.call("GET", "/openapi.json", token=None)[0] == 401
     api.event["requestContext"]["authorizer"] = {"iam": {"userArn": "arn:aws:iam::123456789012:user/ada"}}
     assert api.call("GET", "/openapi.json", token=None)[0] == 200
+
+
+def test_what_is_open_needs_no_signature_either(deploy, event_loop_of_mangum):
+    api = Api(deploy(wf), list, vouched=signed)
+    assert api.call("GET", "/health", token=None)[0] == 200
+    assert api.call("POST", "/.well-known/workflow/v1/webhook/nobody", token=None)[:2] == (404, "")
+    assert api.call("GET", "/health/queue", token=None)[0] == 401
+
+
+# --- hooks, webhooks and streams ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("token", "path"), [("order/1", "order%2F1"), ("a b", "a%20b"), ("a/b", "a/b"), ("ü", "ü")])
+def test_tokens_in_paths(api, token, path):
+    """API Gateway passes paths on as the client has encoded them."""
+    _, run, _ = api.start("waits", [token])
+    api.deployed.work()
+    assert api.call("GET", f"/v1/hooks/{path}")[1]["run_id"] == run["run_id"]
+    assert api.call("POST", f"/v1/hooks/{path}/resume", {"ok": True})[0] == 202
+    api.deployed.work()
+    assert api.call("GET", f"/v1/runs/{run['run_id']}/result")[1]["result"] == {"ok": True}
+
+
+def test_a_webhook_takes_and_gives_bytes(api):
+    _, run, _ = api.start("notified", [False])
+    api.deployed.work()
+    url = api.call("GET", f"/v1/runs/{run['run_id']}/published")[1]["values"]["url"]
+    status, body, headers = api.call("PUT", url, b"\x00\xff", token=None, headers={"content-type": "image/png"})
+    assert (status, body, headers["content-type"]) == (200, bytes(range(256)), "image/x-own")
+    api.deployed.work()
+    assert api.call("GET", f"/v1/runs/{run['run_id']}/result")[1]["result"] == "00ff"
+
+
+def test_a_caller_is_held_until_a_worker_answers(api):
+    _, run, _ = api.start("notified", [True])
+    api.deployed.work()
+    url = api.call("GET", f"/v1/runs/{run['run_id']}/published")[1]["values"]["url"]
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.wait(0.01):
+            api.deployed.work()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        status, body, headers = api.call("POST", url, b"Ada", token=None)
+    finally:
+        over.set()
+        worker.join()
+    assert (status, body, headers["x-a"]) == (200, "hello Ada", "b")
+
+
+def test_a_stream_comes_in_answers_that_end(deploy, event_loop_of_mangum):
+    api = Api(deploy(wf), lambda: [TOKEN], hold=0.2)
+    _, run, _ = api.start("report", [3])
+    path = f"/v1/runs/{run['run_id']}/streams/main/events"
+    assert api.call("GET", path)[:2] == (200, "retry: 100\n\n")
+    api.deployed.work()
+    status, body, headers = api.call("GET", path)
+    assert (status, headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    assert body == "retry: 100\n\nid: 0\ndata: 0\n\nid: 1\ndata: 1\n\nid: 2\ndata: 2\n\n"
+    assert api.call("GET", path, headers={"last-event-id": "1"})[1] == "retry: 100\n\nid: 2\ndata: 2\n\n"
+    assert api.call("GET", path, headers={"last-event-id": "2"})[:2] == (204, "")
 
 
 @pytest.mark.parametrize("start_at", ["2h", 7200, "2025-06-15T17:06:40Z", "2025-06-15T19:06:40+02:00"])
@@ -294,7 +405,7 @@ def test_bad_json(api, body, said):
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ([], "workflow"),
+        ([], "must be an object, not an array"),
         ({}, "workflow: Field required"),
         ({"workflow": 1}, "workflow: Input should be a valid string"),
         ({"workflow": "order", "input": "anvil"}, "input"),
@@ -324,7 +435,7 @@ def test_unknown_names_and_paths(api):
             assert api.call("GET", path)[0] == 404
     assert api.call("GET", "/v2/runs")[0] == 404
     status, _, headers = api.call("DELETE", "/v1/runs")
-    assert (status, headers["allow"]) == (405, "POST")
+    assert (status, headers["allow"]) == (405, "GET, POST")
     assert api.call("GET", "/v1/runs/wrun_01JAAAAAAAAAAAAAAAAAAAAAAA/result", query="wait=1e9")[0] == 422
 
 
@@ -354,7 +465,7 @@ def test_what_goes_wrong_on_our_side_is_not_shown(api, caplog):
     def fails(*_args: Any) -> None:
         raise raised[-1]
 
-    api.deployed.connection.get = fails
+    api.deployed.connection.find = fails
     for error, status in (
         (StoreBusyError("table everstep-Table-1 is throttled"), 503),
         (StoreError("no permission for dynamodb:Query on everstep-Table-1"), 500),

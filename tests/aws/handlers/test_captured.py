@@ -10,6 +10,7 @@ import pytest
 from aws_lambda_powertools.utilities.parameters import SecretsProvider
 from botocore.stub import ANY, Stubber
 
+from benchmarks.cold_start import ENVIRONMENT
 from everstep.assembly import SqsDeliveries, connect, sqs_deliveries
 from everstep.backends.memory import open_memory
 from everstep.core.messages import ExecuteStep, FireTimer
@@ -21,7 +22,6 @@ from everstep.serverless.gateway import signed
 from everstep.serverless.tokens import secret_tokens
 from everstep.settings import read_settings
 from tests.aws.handlers.functions import event
-from tests.aws.handlers.import_cost import ENVIRONMENT
 
 RUN = "wrun_01JD9ZCX5R7M2K8T4V6W0Y1N3P"
 

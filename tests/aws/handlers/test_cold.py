@@ -6,13 +6,13 @@ import json
 
 import pytest
 
+from benchmarks.cold_start import CASES, ENVIRONMENT, measure, run
 from everstep.app import Workflows
 from everstep.errors import ConfigurationError
 from everstep.serverless.apps import load_app
 from everstep.serverless.cold import Process
 from everstep.settings import AwsSettings, read_settings
 from tests.aws.handlers.functions import event
-from tests.aws.handlers.import_cost import CASES, ENVIRONMENT, measure, run
 
 FORBIDDEN = {
     "boto3",  # botocore alone does
@@ -38,14 +38,22 @@ FORBIDDEN = {
     ("case", "most"),
     [
         ("handlers.worker, imported", 380),
-        ("handlers.worker, two clients made", 580),
+        ("handlers.worker, ready", 580),
         ("handlers.deadletter, ready", 580),
     ],
 )
 def test_the_worker_imports_nothing_it_does_not_need(case, most, tmp_path):
     modules = measure(CASES[case], tmp_path)["modules"]
     assert FORBIDDEN.isdisjoint(modules)
-    assert len(modules) <= most, "what is new? See import_cost.py"
+    assert len(modules) <= most, "what is new? See benchmarks/cold_start.py"
+
+
+def test_the_clients_that_every_run_needs_are_made_while_lambda_starts_the_worker(tmp_path):
+    code = """
+from handlers.worker import process
+print(sorted(vars(process)["connection"].backend.queue._clients._clients))
+"""
+    assert run(code, tmp_path, AWS_LAMBDA_INITIALIZATION_TYPE="on-demand").stdout == "['dynamodb', 'sqs']\n"
 
 
 def test_importing_a_handler_makes_nothing_unless_on_lambda(tmp_path):
@@ -106,10 +114,33 @@ print(json.dumps(handler(event, Context())))
     done = run(code, tmp_path)
     assert done.returncode == 0, done.stderr
     refused, health = (json.loads(line) for line in done.stdout.splitlines() if "statusCode" in line)
-    assert json.loads(done.stdout.splitlines()[0])["message"] == "POST /v1/runs 401"
+    assert json.loads(done.stdout.splitlines()[0])["message"].startswith("POST /v1/runs 401 in ")
     assert (refused["statusCode"], health["statusCode"]) == (401, 200)
     assert json.loads(refused["body"])["title"] == "Unauthorized"
     assert refused["headers"]["content-type"] == "application/problem+json"
+
+
+def test_the_api_does_as_its_settings_say(tmp_path):
+    sent = event("http")
+    sent["rawPath"] = sent["requestContext"]["http"]["path"] = "/v1/hooks/x/resume"
+    sent["headers"]["origin"] = "https://shop.example"
+    code = f"""
+import json
+from handlers.api import handler
+class Context:
+    aws_request_id = "c6af9ac6"
+print(json.dumps(handler(json.loads({json.dumps(json.dumps(sent))}), Context())))
+"""
+
+    def answer(**environment: str) -> tuple[int, bool]:
+        done = run(code, tmp_path, **environment)
+        assert done.returncode == 0, done.stderr
+        [found] = (json.loads(line) for line in done.stdout.splitlines() if "statusCode" in line)
+        return found["statusCode"], "access-control-allow-origin" in found["headers"]
+
+    assert answer() == (401, False)
+    assert answer(EVERSTEP_API_OPEN_HOOKS="true") == (400, False), "the body is empty"
+    assert answer(EVERSTEP_API_ORIGINS="https://other.example https://shop.example") == (401, True)
 
 
 # --- settings ----------------------------------------------------------------------------------------
@@ -139,6 +170,11 @@ def test_aws_settings():
         ({"AWS_REGION": ""}, "needs AWS_REGION"),
         ({"EVERSTEP_DELAY_LIMIT": "soon"}, "EVERSTEP_DELAY_LIMIT='soon': Input should be a whole number"),
         ({"EVERSTEP_BACKEND": "dynamodb"}, "EVERSTEP_BACKEND='dynamodb': Input should be 'sqlite' or 'aws'"),
+        ({"EVERSTEP_PUBLIC_URL": "shop.example"}, "EVERSTEP_PUBLIC_URL='shop.example': Input should be a URL"),
+        ({"EVERSTEP_PUBLIC_URL": "https://shop.example/?a=b"}, "without a query"),
+        ({"EVERSTEP_API_OPEN_HOOKS": "1"}, "EVERSTEP_API_OPEN_HOOKS='1': Input should be 'true' or 'false'"),
+        ({"EVERSTEP_API_ORIGINS": "https://shop.example/"}, "'https://shop.example/' is no origin"),
+        ({"EVERSTEP_API_ORIGINS": "https://a.example *"}, "'*' is no origin"),
         ({"EVERSTEP_TRACE": "yes"}, "EVERSTEP_TRACE='yes': Input should be 'true' or 'false'"),
     ],
 )
@@ -152,6 +188,17 @@ def test_settings_are_those_of_sqlite_by_default():
     settings = read_settings({"PATH": "/bin"})
     assert (settings.backend, settings.aws, str(settings.db)) == ("sqlite", None, ".everstep/runs.db")
     assert read_settings({"everstep_db": "x.db"}).db.name == "x.db"
+    assert (settings.public_url, settings.api_open_hooks, settings.api_origins) == ("", False, ())
+
+
+def test_settings_of_the_api():
+    given = {
+        "EVERSTEP_PUBLIC_URL": "https://api.shop.example/dev/",
+        "EVERSTEP_API_ORIGINS": "https://a.example, http://b:1",
+    }
+    settings = read_settings(given)
+    assert settings.public_url == "https://api.shop.example/dev"
+    assert settings.api_origins == ("https://a.example", "http://b:1")
 
 
 def test_a_function_on_sqlite_is_refused(monkeypatch):

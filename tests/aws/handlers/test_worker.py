@@ -241,6 +241,13 @@ def test_what_cannot_be_read_is_kept(deploy, body):
     assert "message kept" in deployed.logged()[-1]["message"]
 
 
+def test_no_messages_are_no_error(deploy):
+    """`everstep deploy-check` sees by it that the function starts."""
+    deployed = deploy(wf)
+    assert deployed.worker({"Records": []}, Context()) == {"batchItemFailures": []}
+    assert deployed.lines.getvalue() == ""
+
+
 def test_an_event_of_another_kind_is_an_error(deploy):
     deployed = deploy(wf)
     with pytest.raises(Exception, match="Unexpected batch event type"):

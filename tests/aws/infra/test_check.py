@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from infra import check
 from infra.calls import BackendSource, backend_uses
 from infra.template import Template, load_template
+from tests.aws.e2e import operators
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -45,9 +47,9 @@ def test_an_action_that_is_missing(template):
 
 
 def test_an_action_that_is_never_called(template):
-    statements(template, "ApiRole").append({"Action": "dynamodb:Scan", "Resource": "x"})
+    statements(template, "ApiRole").append({"Action": "dynamodb:DescribeTable", "Resource": "x"})
     assert list(check.check_permissions(template, ROOT)) == [
-        "ApiRole: dynamodb:Scan is allowed, and ApiFunction never calls it"
+        "ApiRole: dynamodb:DescribeTable is allowed, and ApiFunction never calls it"
     ]
 
 
@@ -78,6 +80,25 @@ def test_a_variable_that_is_not_set_and_one_that_is_not_read(template):
 def test_a_hash_seed_that_is_not_fixed(template):
     template.sections["Globals"]["Function"]["Environment"]["Variables"]["PYTHONHASHSEED"] = "random"
     assert len([each for each in check.check_environment(template, ROOT) if "PYTHONHASHSEED" in each]) == 3
+
+
+def test_parameters_that_make_no_version_and_one_that_changes_nothing(template):
+    template.sections["Globals"]["Function"]["Tags"] = {"x": {"Fn::If": ["HasAlarmTopic", 1, {"Ref": "BatchSize"}]}}
+    worker, api = (template.resources[name]["Properties"] for name in ("WorkerFunction", "ApiFunction"))
+    worker["VersionDescription"] = {"Fn::Sub": worker["VersionDescription"]["Fn::Sub"].replace("${WorkerMemory}", "")}
+    api["VersionDescription"] = {"Fn::Sub": api["VersionDescription"]["Fn::Sub"] + "${MaxReceives}"}
+    found = list(check.check_versions(template))
+    assert [each for each in found if each.startswith("WorkerFunction")] == [
+        f"WorkerFunction: a new value of {name} makes no new version: name it in VersionDescription"
+        for name in ("AlarmTopicArn", "BatchSize", "WorkerMemory")
+    ]
+    assert "ApiFunction: VersionDescription names MaxReceives, which does not change the function" in found
+
+
+def test_a_description_of_a_version_that_may_be_too_long(template):
+    del template.sections["Parameters"]["ApiOrigins"]["MaxLength"]
+    (found,) = check.check_versions(template)
+    assert re.fullmatch(r"ApiFunction: VersionDescription may have 4\d\d\d characters, and AWS takes 256", found)
 
 
 def test_queues_that_lose_or_repeat_messages(template):
@@ -152,6 +173,33 @@ def test_what_the_functions_own_modules_use_is_listed():
 
 
 def test_what_is_listed_is_used_somewhere(backend):
-    """Except for what the assembly calls on the queue by itself."""
+    """Except for what the assembly calls on the queue by itself, and streams, whose store is handed on."""
     used = backend_uses(ROOT, "runtime", "serverless", "web") | {"queue.defer", "queue.read_body"}
+    used |= {f"streams.{method}" for method in backend.methods("streams")}
     assert {use for uses in check.USES.values() for use in uses} <= used
+
+
+# --- people ----------------------------------------------------------------------------------------
+
+
+def iam_names(operations):
+    return {check.ACTIONS.get(each, each) for each in operations}
+
+
+@pytest.mark.parametrize(
+    ("row", "modules"),
+    [("`inspect`", ("cli/inspect.py", "cli/runids.py")), ("`start`, `resume`", ("runtime/start.py", "cli/wait.py"))],
+)
+def test_the_page_says_what_a_command_needs(backend, row, modules):
+    needed = iam_names(operation for use in backend_uses(ROOT, *modules) for operation in backend.operations(use))
+    if "scheduler:CreateSchedule" in needed:
+        needed.add("iam:PassRole")
+    assert set(operators.actions(row)) == needed
+
+
+def test_the_page_says_what_deploy_check_needs():
+    source = (ROOT / "adapter" / "everstep" / "cli" / "checks.py").read_text()
+    called = re.findall(r'cloud\.call\(\s*"(\w+)", "(\w+)"', source)
+    renamed = {"s3:HeadBucket": "s3:ListBucket", "lambda:Invoke": "lambda:InvokeFunction"}
+    names = {f"{service}:{operation}" for service, operation in called} - {"sts:GetCallerIdentity"}  # everybody may
+    assert set(operators.actions("`deploy-check`")) == {renamed.get(name, name) for name in names}

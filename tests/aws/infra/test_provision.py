@@ -83,6 +83,7 @@ def test_the_environment_is_the_workers(made):
         "EVERSTEP_SCHEDULER_ROLE_ARN": made.scheduler_role_arn,
         "EVERSTEP_DELAY_LIMIT": "5",
         "EVERSTEP_RETENTION_DAYS": "0",
+        "EVERSTEP_PUBLIC_URL": "",  # no API is made
         "EVERSTEP_TRACE": "false",
     }
 

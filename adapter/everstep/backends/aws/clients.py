@@ -2,8 +2,8 @@
 
 They are botocore's low-level ones: importing boto3 as well costs 35 to 60 ms of each cold start and gives nothing that
 is used here. Measured on the project's machine (botocore 1.44): import 130 ms, the first client (DynamoDB) 55 ms, each
-further one 3 ms, S3 20 ms. So each is made when it is first used: a worker whose payloads are small and whose timers
-are short makes two.
+further one 3 ms, S3 20 ms. So each is made when it is first used, or when the assembly asks for it: a worker whose
+payloads are small and whose timers are short makes two.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import Any, Final, Literal, TypeAlias, final
 import botocore.session
 from botocore import xform_name
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from everstep.backends.aws.failures import CONDITION_FAILED, FOREIGN, RefusedError, code_of, translated
 from everstep.backends.aws.resources import AwsResources
+from everstep.errors import ConfigurationError
 
 Service: TypeAlias = Literal["dynamodb", "sqs", "s3", "scheduler"]
 Answer: TypeAlias = dict[str, Any]
@@ -100,4 +101,7 @@ class AwsClients:
             s3=None if endpoint is None else {"addressing_style": "path"},
         )
         region = self._resources.region
-        return self._session.create_client(service, region_name=region, endpoint_url=endpoint, config=config)
+        try:
+            return self._session.create_client(service, region_name=region, endpoint_url=endpoint, config=config)
+        except (BotoCoreError, ValueError) as error:  # a profile, a region or an endpoint that is none
+            raise ConfigurationError(f"AWS settings: {error}") from error

@@ -5,7 +5,7 @@ import os
 
 from app import wf  # type: ignore[import-not-found]  # what `everstep init` wrote
 
-from everstep import RetryPolicy, StepInterruptedError, get_step_metadata, now, sleep
+from everstep import FatalError, RetryPolicy, StepInterruptedError, get_step_metadata, now, sleep
 
 quickly = RetryPolicy(first_delay="1s", factor=1, cap="1s", jitter="none")
 
@@ -71,6 +71,16 @@ async def squares(*, count: int) -> list[int]:
 @wf.step
 def square(number: int) -> int:
     return number * number
+
+
+@wf.workflow
+async def gives_up(*, order: int) -> None:
+    await decline(order)
+
+
+@wf.step
+def decline(order: int) -> None:
+    raise FatalError(f"order {order} was declined")
 
 
 @wf.workflow

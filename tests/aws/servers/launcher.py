@@ -1,7 +1,7 @@
-"""Starts MiniStack in its own virtual environment, with four gaps closed. `emulator.py` runs this file as a program.
+"""Starts MiniStack in its own virtual environment, with gaps closed. `emulator.py` runs this file as a program.
 
 Each patch is checked before and after: a version of MiniStack that needs it no longer, or that it no longer fits, does
-not start. (A fifth gap, that an HTTP API's OpenAPI ``Body`` makes no routes, does not concern us: the template has
+not start. (Another gap, that an HTTP API's OpenAPI ``Body`` makes no routes, does not concern us: the template has
 plain API Gateway resources.)
 """
 
@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
-from importlib.metadata import version
 from typing import Any
 
 from ministack.core import iam_actions  # type: ignore[import-not-found]
-from ministack.services import scheduler, secretsmanager  # type: ignore[import-not-found]
+from ministack.services import dynamodb, scheduler, secretsmanager  # type: ignore[import-not-found]
 from ministack.services.cloudformation import provisioners  # type: ignore[import-not-found]
-
-VERSION = "1.5.33"
 
 
 class PatchError(Exception):
@@ -76,24 +74,64 @@ def _asked(function: Any, created: bool) -> Any:
     return function("scheduler", method, "/schedules/x", {}, body, query, "r", "1")
 
 
-def patch_batch_actions() -> None:
-    """Batches of SQS are allowed by the action for a single message; there is no action of their own.
+def patch_actions() -> None:
+    """Batches of SQS have no action of their own, and to read one alias is another action than to list them.
 
     https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsqs.html
+    https://docs.aws.amazon.com/service-authorization/latest/reference/list_awslambda.html
     """
     original = iam_actions.extract_iam_action
 
     @functools.wraps(original)
-    def extract_iam_action(service: str, *arguments: Any) -> str | None:
-        action: str | None = original(service, *arguments)
-        return action.removesuffix("Batch") if action and service == "sqs" else action
+    def extract_iam_action(service: str, method: str, path: str, *arguments: Any) -> str | None:
+        action: str | None = original(service, method, path, *arguments)
+        if action and service == "sqs":
+            return action.removesuffix("Batch")
+        if action == "lambda:ListAliases" and not path.endswith("/aliases"):
+            return "lambda:GetAlias"
+        return action
 
-    asked: tuple[Any, ...] = ("sqs", "POST", "/", {"x-amz-target": "AmazonSQS.SendMessageBatch"}, b"{}", {})
-    if original(*asked) != "sqs:SendMessageBatch":
-        raise PatchError("a batch's action is not the one that was found in MiniStack 1.5.33")
-    if extract_iam_action(*asked) != "sqs:SendMessage":
-        raise PatchError("a batch still has an action of its own")
+    batch: tuple[Any, ...] = ("sqs", "POST", "/", {"x-amz-target": "AmazonSQS.SendMessageBatch"}, b"{}", {})
+    alias: tuple[Any, ...] = ("lambda", "GET", "/2015-03-31/functions/f/aliases/live", {}, b"", {})
+    if [original(*batch), original(*alias)] != ["sqs:SendMessageBatch", "lambda:ListAliases"]:
+        raise PatchError("the action of a batch or of an alias is not the one that was found in MiniStack 1.5.33")
+    if [extract_iam_action(*batch), extract_iam_action(*alias)] != ["sqs:SendMessage", "lambda:GetAlias"]:
+        raise PatchError("a batch or an alias still has another action")
     iam_actions.extract_iam_action = extract_iam_action
+
+
+def patch_table() -> None:
+    """A table has the time to live and the point-in-time recovery that its template says, and "false" is false."""
+    handlers = provisioners._RESOURCE_HANDLERS["AWS::DynamoDB::Table"]
+    create, update = handlers["create"], handlers["update"]
+
+    def create_table(logical_id: str, props: dict[str, Any], stack_name: str) -> Any:
+        made = create(logical_id, typed(props), stack_name)
+        if made[0] in dynamodb._ttl_settings or made[0] in dynamodb._pitr_settings:
+            raise PatchError("a table has what its template says without a patch")
+        set_up(made[0], props)
+        return made
+
+    def update_table(physical_id: str, old_props: Any, props: dict[str, Any], *rest: Any, **named: Any) -> Any:
+        made = update(physical_id, typed(old_props), typed(props), *rest, **named)
+        set_up(made[0], props)
+        return made
+
+    def typed(props: dict[str, Any]) -> dict[str, Any]:
+        protected = props.get("DeletionProtectionEnabled", False)
+        return {**props, "DeletionProtectionEnabled": protected in (True, "true")}
+
+    def set_up(name: str, props: dict[str, Any]) -> None:
+        for call, property_name in (
+            (dynamodb._update_ttl, "TimeToLiveSpecification"),
+            (dynamodb._update_continuous_backups, "PointInTimeRecoverySpecification"),
+        ):
+            if property_name in props:
+                status, _, body = call({"TableName": name, property_name: props[property_name]})
+                if status != 200:
+                    raise PatchError(f"{property_name} of {name}: {body!r}")
+
+    handlers |= {"create": create_table, "update": update_table}
 
 
 def patch_secret_reference() -> None:
@@ -120,13 +158,29 @@ def _secret_name(arn: str) -> str:
     return secretsmanager._resolve(arn)[0] or arn
 
 
+def patch_api_endpoint() -> None:
+    """An HTTP API's endpoint by its path: ``<id>.execute-api.localhost`` cannot be resolved on every machine."""
+    handlers = provisioners._RESOURCE_HANDLERS["AWS::ApiGatewayV2::Api"]
+    create = handlers["create"]
+
+    def create_api(logical_id: str, props: dict[str, Any], stack_name: str) -> tuple[str, dict[str, str]]:
+        api_id, attributes = create(logical_id, props, stack_name)
+        port = os.environ["GATEWAY_PORT"]
+        if attributes["ApiEndpoint"] != f"http://{api_id}.execute-api.localhost:{port}":
+            raise PatchError("an API's endpoint is not the one that was found in MiniStack 1.5.33")
+        path = f"http://{os.environ['BIND_HOST']}:{port}/_aws/execute-api/{api_id}/$default"
+        return api_id, {**attributes, "ApiEndpoint": path}
+
+    handlers["create"] = create_api
+
+
 def main() -> None:
-    if (found := version("ministack")) != VERSION:
-        raise PatchError(f"this is MiniStack {found}; the patches are for {VERSION}")
     patch_schedule_interval()
     patch_schedule_resource()
-    patch_batch_actions()
+    patch_actions()
+    patch_table()
     patch_secret_reference()
+    patch_api_endpoint()
     from ministack.app import main as serve  # type: ignore[import-not-found]
 
     sys.argv[1:] = []
