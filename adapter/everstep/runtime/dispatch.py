@@ -6,10 +6,9 @@ Nothing is written here; it is added to a `Decision`. Everything may be added ag
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Final, assert_never
+from typing import Any, Final, assert_never, get_args
 
 from everstep.core.history import (
-    AttributesRequested,
     CancelChild,
     CancelRequested,
     CancelRun,
@@ -32,14 +31,13 @@ from everstep.core.history import (
     OpenHook,
     PauseRequested,
     PublishValue,
+    Request,
     RunStep,
     SetAttributes,
     StartChild,
     StartTimer,
     TerminateRequested,
     Turn,
-    UnpauseRequested,
-    WakeUpRequested,
 )
 from everstep.core.hooks import Hook
 from everstep.core.ids import child_run_id, derived_run_id
@@ -297,6 +295,8 @@ def finish(
         decision.changes.append(Started(at=turns[0].at if turns else last.at))
     attributes, _ = attributes_after(run.started_with, turns)
     close(decision, left, command, attributes=attributes, at=last.at)
+    if isinstance(command, ContinueRun):
+        _pass_on(decision, snapshot)
     return decision
 
 
@@ -324,24 +324,19 @@ def after_the_end(snapshot: Snapshot, keys: Collection[str]) -> Decision:
     tokens = {each.op: each.token for turn in turns for each in turn.commands if isinstance(each, OpenHook)}
     for entry in snapshot.inbox:
         event = entry.event
-        if entry.key in known:
-            continue
-        if isinstance(event, HookReceived) and event.op in tokens:  # its token was claimed again by somebody slow
-            decision.released.append((event.op, tokens[event.op]))
-        elif isinstance(event, _REQUESTS) and run.continued_to is not None:
-            _tell_successor(decision, event)
+        if isinstance(event, HookReceived) and event.op in tokens and entry.key not in known:
+            decision.released.append((event.op, tokens[event.op]))  # somebody slow has claimed it again
+    if run.continued_to is not None:
+        _pass_on(decision, snapshot)
     return decision
 
 
-_REQUESTS: Final = (
-    CancelRequested,
-    TerminateRequested,
-    WakeUpRequested,
-    PauseRequested,
-    UnpauseRequested,
-    AttributesRequested,
-)
-"""What is asked of a run that has gone on as another is asked of that one."""
+def _pass_on(decision: Decision, snapshot: Snapshot) -> None:
+    """What was asked of a run that has gone on as another, and came too late for it, is asked of that one."""
+    known = consumed(snapshot.turns)
+    for entry in snapshot.inbox:
+        if entry.key not in known and isinstance(entry.event, get_args(Request)):
+            _tell_successor(decision, entry.event)
 
 
 def _tell_successor(decision: Decision, event: Event) -> None:
