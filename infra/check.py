@@ -74,6 +74,9 @@ NEVER: Final[Mapping[str, frozenset[str]]] = {
 ACTIONS: Final = {"sqs:SendMessageBatch": "sqs:SendMessage", "s3:HeadObject": "s3:GetObject"}
 """What a policy must allow, where it is not named as the operation."""
 
+LONGEST_DESCRIPTION: Final = 256
+"""Of a version."""
+
 NOT_OF_A_VERSION: Final = ("AutoPublishAlias", "AutoPublishAliasAllProperties", "Events")
 """Properties that SAM makes other resources of."""
 
@@ -138,6 +141,19 @@ def check_versions(template: Template) -> Iterator[str]:
             yield f"{function}: a new value of {name} makes no new version: name it in VersionDescription"
         for name in sorted(described - used):
             yield f"{function}: VersionDescription names {name}, which does not change the function"
+        longest = sum(longest_value(template, name) + 1 for name in described)
+        if longest > LONGEST_DESCRIPTION:
+            yield f"{function}: VersionDescription may have {longest} characters, and AWS takes {LONGEST_DESCRIPTION}"
+
+
+def longest_value(template: Template, parameter: str) -> int:
+    """Characters that a value may have; without a limit, as many as CloudFormation lets a parameter have."""
+    properties = template.parameters[parameter]
+    if "AllowedValues" in properties:
+        return max(len(each) for each in _allowed(template, parameter))
+    if "MaxValue" in properties:
+        return len(str(properties["MaxValue"]))
+    return int(str(properties.get("MaxLength", 4096)))
 
 
 def parameters_in(template: Template, value: Value | Mapping[str, Value]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import sys
 from collections.abc import AsyncIterator, Generator
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,8 +32,8 @@ MAX_METADATA_BYTES: Final = 8 * 1024
 TOKEN_BYTES: Final = 16
 """Of real chance in a token that nobody chose: 128 bits."""
 
-_kinds: Final[dict[str, type[BaseHook] | None]] = {}
-"""Classes of payloads by name; None where two have the same."""
+_kinds: Final[dict[str, dict[str, type[BaseHook]]]] = {}
+"""Classes of payloads by name, and by module: two modules may have classes of one name."""
 
 
 class HookEvent(Generic[T_co]):
@@ -113,9 +114,7 @@ class BaseHook:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        known = _kinds.get(cls.__name__, cls)
-        same = known is not None and known.__module__ == cls.__module__  # declared again, as by a reload
-        _kinds[cls.__name__] = cls if same else None
+        _kinds.setdefault(cls.__name__, {})[cls.__module__] = cls  # in place of an earlier one, as after a reload
 
     @classmethod
     def wait(cls, *, token: str | None = None, metadata: Any = None) -> HookEvent[Self]:
@@ -257,9 +256,9 @@ def resume_hook_sync(hook: str | HookInfo, payload: Any = None, *, resume_id: st
     return hook_info(connection.resume_hook(token, data, resume_id=resume_id))
 
 
-def payload_class(kind: str) -> type[BaseHook] | None:
-    """The class of payloads of this name; None where this process has none, or several."""
-    return _kinds.get(kind)
+def payload_classes(kind: str) -> tuple[type[BaseHook], ...]:
+    """The classes of payloads of this name in the modules that this process has, the last declared first."""
+    return tuple(cls for module, cls in reversed(_kinds.get(kind, {}).items()) if module in sys.modules)
 
 
 def encode_payload(kind: str, payload: Any) -> bytes:
@@ -268,10 +267,16 @@ def encode_payload(kind: str, payload: Any) -> bytes:
         if kind and type(payload).__name__ != kind:
             raise TypeValidationError(f"the hook takes a {kind}, and got a {type(payload).__name__}")
         return _codec_of(type(payload)).encode(payload)
-    cls = payload_class(kind)
-    if cls is None:  # it has no class, or this process does not have it: the run will see whether it fits
-        return values.encode(payload, where="the payload of a hook")
-    return _codec_of(cls).encode_json(payload)
+    refusal: TypeValidationError | None = None
+    for cls in payload_classes(kind):  # names do not say the module: it must fit one of them
+        try:
+            return _codec_of(cls).encode_json(payload)
+        except TypeValidationError as error:
+            refusal = refusal or error
+    if refusal is not None:
+        raise refusal
+    # It has no class, or this process does not have it: the run will see whether it fits.
+    return values.encode(payload, where="the payload of a hook")
 
 
 def refuse_body(call: str) -> None:

@@ -145,6 +145,7 @@ def everstep_errors() -> list[BaseException]:
         errors.HookNotFoundError: errors.HookNotFoundError("t"),
         errors.StepNotRegisteredError: errors.StepNotRegisteredError("s"),
         errors.RetryableError: errors.RetryableError("m", retry_after=timedelta(seconds=3)),
+        errors.StreamClosedError: errors.StreamClosedError("r", "main"),
         errors.RemoteError: errors.RemoteError("m", name="x.Y"),
     }
     classes = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.EverstepError)]

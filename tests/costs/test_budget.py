@@ -81,7 +81,12 @@ class Trial:
         before = self.meter.usage()
         data = wf.workflows[workflow].encode_json({"steps": steps})
         run = self.connection.start(workflow, data, attributes={})
-        engine = self.connection.engine(wf)
+        invocations = self.drain(self.connection.engine(wf), cold=cold)
+        used = self.meter.usage() - before
+        return self.connection.backend.runs.load(run.run_id), used, invocations
+
+    def drain(self, engine, *, cold: bool = False) -> int:
+        """Handle what is in the queue until it is empty; the number of invocations."""
         runner = StepRunner()
         invocations = 0
         while messages := self._sqs.receive_message(
@@ -96,8 +101,7 @@ class Trial:
                 self._sqs.delete_message(QueueUrl=self._queue_url, ReceiptHandle=message["ReceiptHandle"])
                 invocations += 1
         runner.close()
-        used = self.meter.usage() - before
-        return self.connection.backend.runs.load(run.run_id), used, invocations
+        return invocations
 
 
 @pytest.fixture

@@ -9,15 +9,26 @@ from decimal import Decimal
 from typing import Any
 
 from everstep import (
+    BaseHook,
     FatalError,
+    HookConflictError,
     RetryPolicy,
     Workflows,
     as_completed,
     continue_as_new,
+    create_hook,
+    create_webhook,
+    get_run,
     get_step_metadata,
+    get_workflow_metadata,
     now,
+    publish,
     random,
+    remove_attributes,
+    resume_hook,
+    set_attributes,
     sleep,
+    start,
     uuid4,
 )
 
@@ -134,6 +145,127 @@ async def fails() -> None:
     raise ValueError("the workflow's own")
 
 
+@dataclass
+class Approval(BaseHook):
+    approved: bool
+    by: str = "nobody"
+
+
+@app.step(name="tell")
+async def tell(token: str, payload: Any) -> None:
+    await resume_hook(token, payload, resume_id=get_step_metadata().step_id)
+
+
+@app.step(name="ask", max_retries=0)
+async def ask(run_id: str, what: str) -> None:
+    run = get_run(run_id)
+    match what:
+        case "cancel":
+            await run.cancel("no longer needed – why?")
+        case "mark":
+            await run.set_attributes({"asked by": "a step", "start": None})
+        case _:
+            await getattr(run, what)()
+
+
+@app.step(name="never", cancellable=True, max_retries=1, retry=RetryPolicy(first_delay=86_400, jitter="none"))
+async def never() -> None:
+    raise ConnectionError("not today")
+
+
+@app.workflow(name="hooks")
+async def hooks() -> list[Any]:
+    log: list[Any] = []
+    async with Approval.wait(token="order-17", metadata={"number": 17}) as approval:
+        await tell(approval.token, {"approved": True, "by": "ada"})
+        log.append((await approval).by)
+        other = create_hook(token="order-17")
+        log.append(await other.get_conflict() is not None)
+        try:
+            await other
+        except HookConflictError as error:
+            log.append(error.token)
+    again, default = create_hook(token="order-17"), create_hook()
+    log.append(await again.get_conflict())
+    for number in range(3):
+        await tell(default.token, number)
+    async for value in default:
+        log.append(value)
+        if value == 2:
+            default.dispose()
+    try:
+        async with asyncio.timeout(3600):
+            await create_webhook(metadata="nobody calls")
+    except TimeoutError:
+        log.append("late")
+    return log
+
+
+@app.workflow(name="child")
+async def child(what: str) -> str:
+    match what:
+        case "fails":
+            raise ValueError("the child's own")
+        case "goes on":
+            continue_as_new("returns")
+        case "sleeps":
+            await sleep("30 days")
+    return f"{what}: {await echo(what)}"
+
+
+@app.workflow(name="children")
+async def children() -> list[str]:
+    log = [await child("returns"), await child("goes on")]
+    for what in ("fails", "sleeps"):
+        try:
+            await asyncio.wait_for(child(what), 60)
+        except (ValueError, TimeoutError) as error:
+            log.append(type(error).__name__)
+    later = await start(child.with_options(attributes={"a": "b"}, start_at="1h"), "returns")
+    return [*log, later.run_id, *await asyncio.gather(child("returns"), child("returns"))]
+
+
+@app.workflow(name="cancelled")
+async def cancelled() -> None:
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(never())
+            group.create_task(ask(get_workflow_metadata().run_id, "cancel"))
+            group.create_task(child("sleeps"))
+            group.create_task(sleep("30 days"))
+    finally:
+        await echo("cleaned up")
+
+
+@app.workflow(name="terminated")
+async def terminated() -> None:
+    create_hook(token="open")
+    await asyncio.gather(ask(get_workflow_metadata().run_id, "terminate"), never(), child("sleeps"))
+
+
+@app.workflow(name="controlled")
+async def controlled() -> list[Any]:
+    run_id, log = get_workflow_metadata().run_id, []
+    set_attributes(phase="sleeps", start="x")
+    await start(unpauser, run_id)
+    begin = now()
+    await asyncio.gather(sleep("30 days"), ask(run_id, "wake_up"))
+    log.append((now() - begin).days)
+    set_attributes({"phase": "pauses", "näme": "ö"})
+    publish("progress", [1, 2])
+    await asyncio.gather(ask(run_id, "pause"), ask(run_id, "mark"), echo(1))
+    await echo(2)
+    publish("progress", Approval(approved=True))
+    remove_attributes("phase")
+    return [*log, (now() - begin).seconds // 3600]
+
+
+@app.workflow(name="unpauser")
+async def unpauser(run_id: str) -> None:
+    await sleep("1h")
+    await ask(run_id, "unpause")
+
+
 RUNS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "sequence": (sequence, (4,)),
     "typed": (typed, ([Item("anvil", Decimal("10.10")), Item("rope", Decimal(2))],)),
@@ -143,4 +275,9 @@ RUNS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "chance": (chance, ()),
     "endless": (endless, (0,)),
     "fails": (fails, ()),
+    "hooks": (hooks, ()),
+    "children": (children, ()),
+    "cancelled": (cancelled, ()),
+    "terminated": (terminated, ()),
+    "controlled": (controlled, ()),
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from everstep.codec.records import encode_run, encode_turn
-from everstep.core.history import CompleteRun, ContinueRun, FailRun
+from everstep.core.history import CancelRun, CompleteRun, ContinueRun, FailRun
 from everstep.testing import History, replay
 from tests.golden.programs import RUNS, app
 
@@ -26,7 +26,7 @@ def test_a_kept_history_replays(path):
         case CompleteRun(result=result):
             program = app.workflows[history.run.workflow]
             assert program.encode_result(replay(app, history)) == result
-        case ContinueRun():
+        case ContinueRun() | CancelRun():
             assert replay(app, history) is None
         case FailRun():
             with pytest.raises(ValueError, match="the workflow's own"):

@@ -689,12 +689,11 @@ def test_a_timer_whose_message_came_by_a_clock_that_was_ahead(app, env):
 
     run = env.start(body)
     env.wait_for_sleep(run)
-    begin = env.clock.now()
     do(run.pause())
     env.run_until_idle()  # the timer's message is taken, an hour later
-    env.clock.set(begin)
+    env.clock.set(env.clock.now() - HOUR // 6)
     do(run.unpause())
-    assert run.wait() == timedelta(hours=1)
+    assert timedelta(hours=1) <= run.wait() <= timedelta(hours=1, seconds=5)
 
 
 def test_pausing_before_it_begins(app, env, waits):
@@ -728,11 +727,11 @@ def test_a_start_that_came_by_a_clock_that_was_ahead(app, env, waits):
     do(run.pause())
     env.run_until_idle()
     assert env.clock.now() == begin + HOUR
-    env.clock.set(begin)
+    env.clock.set(begin + HOUR - HOUR // 6)
     env.engine.live.clear()
     do(run.unpause())
     env.wait_for_hook(run)
-    assert env.clock.now() == begin + HOUR
+    assert begin + HOUR <= env.clock.now() <= begin + HOUR + 5_000_000
 
 
 def test_pausing_and_unpausing_at_once(app, env, waits):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import dataclass
+from types import ModuleType
 
 import pytest
 
 from everstep import BaseHook, HookDisposedError, TypeValidationError, resume_hook_sync, sleep
 from everstep.core.replay import describe
+from everstep.hooks import payload_classes
 
 
 @dataclass
@@ -85,3 +88,20 @@ def test_messages_show_only_the_beginning_of_a_token_that_nobody_chose(app, env)
     assert token[:8] in message
     opened = env.history(run).turns[0].commands[0]
     assert token not in describe(opened)
+
+
+def test_the_class_of_a_payload_is_found_by_name_among_the_modules_that_are_there(monkeypatch):
+    def declare(module: str) -> type:
+        kind = type("Parcel", (BaseHook,), {"__module__": module})
+        monkeypatch.setitem(sys.modules, module, ModuleType(module))
+        return kind
+
+    assert payload_classes("Parcel") == ()
+    first = declare("first_shop")
+    assert payload_classes("Parcel") == (first,)
+    again = declare("first_shop")  # a reload
+    assert payload_classes("Parcel") == (again,)
+    other = declare("other_shop")
+    assert payload_classes("Parcel") == (other, again)  # it must fit one of them
+    monkeypatch.delitem(sys.modules, "first_shop")
+    assert payload_classes("Parcel") == (other,)

@@ -64,7 +64,7 @@ def test_verified_at_every_turn(program: Workflow[Any, Any]) -> None:
 
 def test_no_faults_no_repetition() -> None:
     """Only the order is random here; then no step body may run twice."""
-    calm = Faults(crash=0, crashes=0, duplicate=0, delay=0.05, skew=0)
+    calm = Faults(crash=0, crashes=0, duplicate=0, delay=0.05, longest_delay=5_000_000, skew=0)
     for seed in range(20 * SCALE):
         simulate(PROGRAMS, seed=seed, faults=calm)
 

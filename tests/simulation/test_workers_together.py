@@ -63,8 +63,8 @@ def test_workers_together(program: Workflow[Any, Any], tmp_path: Path) -> None:
         ]
         with use_connection(connections[0]):
             run = start_sync(program)
-        workers = [Worker(connection.engine(registry), concurrency=1) for connection in connections]
-        asyncio.run(serve(workers, clock, chance))
+            workers = [Worker(connection.engine(registry), concurrency=1) for connection in connections]
+            asyncio.run(serve(workers, clock, chance))
         backend = connections[0].backend
         wrong = examine(wf, backend, run.run_id, registry.bodies, disturbed=False)
         ended = outcome(chain_of(backend, run.run_id)[-1].run)

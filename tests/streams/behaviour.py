@@ -40,9 +40,11 @@ from everstep.core.streams import MAX_BATCH_BYTES, MAX_CHUNK_BYTES
 from everstep.errors import ConfigurationError, StoreBusyError, StoreError
 from everstep.ports import Backend
 from everstep.runtime.connection import Connection
+from everstep.runtime.handle import StepRunner, handle
 from everstep.runtime.stream_reading import ChunkData
 from everstep.testing import WorkflowEnvironment
 from everstep.testing.clock import VirtualClock
+from everstep.testing.environment import WORKER
 from everstep.testing.watching import Crash, Hook, Moment, watched
 
 T = TypeVar("T")
@@ -795,7 +797,6 @@ class StreamBehaviour:
             source = backend.source
             source.register("twin", until=1 << 62)
             [delivery] = source.receive("twin", limit=1, now=env.clock.now())
-            from everstep.runtime.handle import StepRunner, handle
 
             def execute(number: int) -> None:
                 who.name = number
@@ -810,6 +811,40 @@ class StreamBehaviour:
             env.run_until_idle()
             values = values_of(run)
         assert values in ([[name, number] for number in range(5)] for name in range(2))
+
+    def test_a_late_duplicate_changes_nothing(self, app: Workflows, make: Make, backend: Backend) -> None:
+        """The step's message comes once more when its outcome is recorded, and nothing tells that it is not new."""
+        bodies: list[int] = []
+
+        @app.step
+        async def talk() -> None:
+            bodies.append(1)
+            await get_writable(on_retry="discard").write(len(bodies))
+
+        @app.step
+        async def other() -> None:
+            await get_writable().write("other")
+
+        @app.workflow
+        async def body() -> None:
+            await talk()
+            await other()
+            await sleep("1 day")
+
+        with make() as env:
+            run = env.start(body)
+            env.step()
+            source = backend.source
+            source.register("twin", until=1 << 62)
+            [delivery] = source.receive("twin", limit=1, now=env.clock.now())
+            source.release("twin", [delivery.message_id])
+            env.run_until_idle(lambda: len(env.history(run).turns) == 3)
+            runner = StepRunner()
+            with use_connection(env.connection):
+                handle(env.engine, delivery.message, runner, root_id=run.run_id)  # type: ignore[arg-type]
+            runner.close()
+            assert values_of(run) == [1, "other"]
+        assert len(bodies) == 2
 
     def test_a_function_that_went_on_is_ignored(self, app: Workflows, make: Make) -> None:
         """Its attempt took too long and was given up; the next one is done when it comes back to write."""
@@ -1072,8 +1107,6 @@ def beside(env: WorkflowEnvironment, run: Run[Any]) -> Iterator[None]:
 
 def lose_worker(backend: Backend, env: WorkflowEnvironment) -> None:
     """The process of the environment is dead: what it held is delivered again."""
-    from everstep.testing.environment import WORKER
-
     if hasattr(backend.source, "kill"):
         backend.source.kill(WORKER)
     else:

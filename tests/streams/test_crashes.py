@@ -62,7 +62,7 @@ class Client:
         self.chunks: list[bytes] = []
 
     def read(self) -> bool:
-        self._reader._store = self._store.backend.streams  # after a death the file is opened anew
+        self._reader.streams = self._store.backend.streams  # after a death the file is opened anew
         for item in self._reader.read(1000):
             if isinstance(item, Reset):
                 del self.chunks[item.index :]

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from everstep.backends.memory import open_memory
 from everstep.core.streams import Piece, Source
-from everstep.errors import StreamClosedError
-from everstep.ports import StreamStore
+from everstep.errors import StoreBusyError, StreamClosedError
+from everstep.ports import StreamRecord, StreamStore
 from everstep.runtime.stream_log import StreamLog
 from everstep.runtime.stream_reading import ChunkData, Reset, StreamReader
 from everstep.testing.contracts.samples import run_id
@@ -159,3 +159,24 @@ def test_pages_make_up_the_whole(page: int) -> None:
     while items := StreamReader(store, RUN, NAME, start=len(pages)).read(page):
         pages += [item.data for item in items if isinstance(item, ChunkData)]
     assert pages == whole
+
+
+def test_a_reader_that_finds_the_store_busy_is_told_of_a_reset_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_memory(atomic_units=False).streams
+    for attempt in (1, 2):
+        source = Source(step="step_0", attempt=attempt, execution=f"{attempt}")
+        Execution(StreamLog(store, RUN, NAME, source, replace=True), True).write([b"%d" % attempt] * 3)
+    reader = StreamReader(store, RUN, NAME, after="2")
+    find, calls = store.find, iter(range(9))
+
+    def busy(run_id: str, name: str, position: int | None = None) -> StreamRecord | None:
+        if next(calls) != 2:  # the third call: where the chunks after the mark begin
+            return find(run_id, name, position)
+        raise StoreBusyError("not now")
+
+    monkeypatch.setattr(store, "find", busy)
+    with pytest.raises(StoreBusyError):
+        reader.read()
+    reset, *chunks = reader.read()
+    assert reset == Reset(index=0, id="-1.3")
+    assert [item.data if isinstance(item, ChunkData) else item for item in chunks] == [b"2"] * 3

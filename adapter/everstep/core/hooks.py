@@ -38,6 +38,7 @@ class Hook:
         self.metadata = metadata
         self.answer = answer
         self.op = -1
+        self.opened_in = -1
         self.closed = False
         self.confirmed = False
         self.holder: str | None = None

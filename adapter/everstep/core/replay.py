@@ -133,6 +133,7 @@ class Replay:
         self.started_at: Micros = 0
         self.closing: ClosingCommand | None = None
         self.paused = False
+        self.unpaused: set[int] = set()
         self.attributes: dict[str, str] = dict(info.attributes)
         self.attributes_turn = -1
         self.published: dict[str, tuple[int, PublishValue]] = {}
@@ -392,9 +393,11 @@ class Replay:
 
     def close_hook(self, hook: Hook) -> None:
         if self._hooks.pop(hook.op, None) is not None:
-            self._asked_in.pop(hook.op, None)
+            command = CloseHook(op=hook.op, token=hook.token)
+            for turn in {hook.opened_in, self._asked_in.pop(hook.op)}:  # whoever claims for these is late from now on
+                self._effects.setdefault(turn, []).append(command)
             self._unconfirmed.discard(hook.op)
-            self._asked.append(CloseHook(op=hook.op, token=hook.token))
+            self._asked.append(command)
 
     def set_attributes(self, changes: Mapping[str, str | None]) -> None:
         """Change the attributes; `AttributeValidationError` when there would be too many."""
@@ -508,7 +511,7 @@ class Replay:
             case ChildCancelled(run_id=run_id, reason=reason):
                 self._child(event).reject(WorkflowRunCancelledError(run_id, reason))
             case CancelRequested(reason=reason):
-                self.paused = False
+                self._unpause()
                 self._cancelled = event
                 if self._main is None:  # it is cancelled before it began
                     self._stopped = CancelRun(reason=reason)
@@ -527,11 +530,16 @@ class Replay:
             case PauseRequested():
                 self.paused = True
             case UnpauseRequested():
-                self.paused = False
+                self._unpause()
             case AttributesRequested(changes=changes):
                 self._change_attributes(changes)
             case _:
                 assert_never(event)
+
+    def _unpause(self) -> None:
+        if self.paused:
+            self.unpaused.add(self.turns)
+        self.paused = False
 
     def _hook(self, event: HookReceived | HookOpened | HookConflicted) -> Hook:
         hook = self._hooks.get(event.op)
@@ -595,6 +603,7 @@ class Replay:
                 if asked.closed:
                     return None
                 op = asked.op = self._operation()
+                asked.opened_in = self.turns
                 self._hooks[op] = asked
                 return OpenHook(
                     op=op,

@@ -42,14 +42,14 @@ from everstep.errors import (
 )
 from everstep.ports import HookClaim, InboxEntry, Snapshot
 from everstep.runtime.decision import Arrival, Claim, Decision, Slots
-from everstep.runtime.deliver import deliver, entry_of
+from everstep.runtime.deliver import deliver, entry_of, wake
 from everstep.runtime.dispatch import (
     after_the_end,
     ask_again,
-    ask_timers_again,
     attempt_after,
     dispatch,
     finish,
+    look_after_pause,
     mark_paused,
     redo,
     repeat_effects,
@@ -164,8 +164,6 @@ def record(engine: Engine, decision: Decision) -> bool:
         _claim(engine, decision, claim)
     if decision.messages:
         backend.queue.send(decision.messages)
-    if decision.discarded:
-        backend.queue.discard(decision.discarded)
     for op in decision.cancelled:
         backend.steps.request_cancel(run_id, op)
     if decision.cancelled and decision.live is not None:
@@ -175,10 +173,15 @@ def record(engine: Engine, decision: Decision) -> bool:
         decision.woke = True
     for entry in decision.deposits:
         backend.inbox.deposit(run_id, entry)
+    if decision.deposits and decision.live is not None:  # held for a pause: it may just have ended, by another's turn
+        wake(engine, run_id, decision.run.root_id, decision.run.workflow)
+        decision.woke = True
     for change in decision.changes:
         backend.runs.mark(run_id, change)
     if decision.consumed:
         backend.inbox.remove(run_id, decision.consumed)
+    if decision.discarded:  # last, for one of them may be the message that guards all this
+        backend.queue.discard(decision.discarded)
     return True
 
 
@@ -346,15 +349,14 @@ def _decide(
         decision.changes.append(Unparked())
     unsure = _unsure(replay, decision, arrival, inbox, now)
     repeat_effects(decision, replay, unsure | _recent(replay, arrival, run, now))
-    was_paused = replay.paused
     if events:
         _make_turn(engine, decision, replay, events, now, slots)
     if replay.closing is None:
         mark_paused(decision, paused=replay.paused, at=replay.loop.now)
-        goes_on = was_paused and not replay.paused
-        if goes_on:
-            ask_timers_again(decision, replay)
-        if early and (goes_on or arrival.recover):
+        for turn in unsure if decision.turn is None else {*unsure, decision.turn.number}:
+            if turn in replay.unpaused:
+                look_after_pause(decision, replay, turn, replay.time_of(turn))
+        if early and arrival.recover:
             decision.messages.append(_start_of(run))
         everything = arrival.recover or run.problem is not None
         ask_again(engine, decision, replay, range(replay.turns) if everything else unsure)

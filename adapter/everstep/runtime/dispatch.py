@@ -6,10 +6,9 @@ Nothing is written here; it is added to a `Decision`. Everything may be added ag
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Final, assert_never
+from typing import Any, Final, assert_never, get_args
 
 from everstep.core.history import (
-    AttributesRequested,
     CancelChild,
     CancelRequested,
     CancelRun,
@@ -32,18 +31,27 @@ from everstep.core.history import (
     OpenHook,
     PauseRequested,
     PublishValue,
+    Request,
     RunStep,
     SetAttributes,
     StartChild,
     StartTimer,
     TerminateRequested,
     Turn,
-    UnpauseRequested,
-    WakeUpRequested,
 )
 from everstep.core.hooks import Hook
 from everstep.core.ids import child_run_id, derived_run_id
-from everstep.core.messages import ExecuteStep, FireTimer, Message, Outgoing, StartRun, message_id, outgoing, timer_id
+from everstep.core.messages import (
+    AdvanceRun,
+    ExecuteStep,
+    FireTimer,
+    Message,
+    Outgoing,
+    StartRun,
+    message_id,
+    outgoing,
+    timer_id,
+)
 from everstep.core.operations import StepCall
 from everstep.core.recorded import Outstanding, attributes_after, consumed, effects, last_word, outstanding
 from everstep.core.replay import Replay
@@ -62,6 +70,9 @@ from everstep.ports import FailedAttempt, HookClaim, Snapshot
 from everstep.runtime.decision import Claim, Decision, Report, Slots
 from everstep.runtime.engine import Engine
 
+SKEW: Final[Micros] = 15 * 60_000_000
+"""More than the clocks of two workers ever differ."""
+A_LITTLE: Final[Micros] = 5_000_000
 PARENT_ATTRIBUTE = "$parentRunId"
 ROOT_ATTRIBUTE = "$rootRunId"
 
@@ -284,6 +295,8 @@ def finish(
         decision.changes.append(Started(at=turns[0].at if turns else last.at))
     attributes, _ = attributes_after(run.started_with, turns)
     close(decision, left, command, attributes=attributes, at=last.at)
+    if isinstance(command, ContinueRun):
+        _pass_on(decision, snapshot)
     return decision
 
 
@@ -311,24 +324,19 @@ def after_the_end(snapshot: Snapshot, keys: Collection[str]) -> Decision:
     tokens = {each.op: each.token for turn in turns for each in turn.commands if isinstance(each, OpenHook)}
     for entry in snapshot.inbox:
         event = entry.event
-        if entry.key in known:
-            continue
-        if isinstance(event, HookReceived) and event.op in tokens:  # its token was claimed again by somebody slow
-            decision.released.append((event.op, tokens[event.op]))
-        elif isinstance(event, _REQUESTS) and run.continued_to is not None:
-            _tell_successor(decision, event)
+        if isinstance(event, HookReceived) and event.op in tokens and entry.key not in known:
+            decision.released.append((event.op, tokens[event.op]))  # somebody slow has claimed it again
+    if run.continued_to is not None:
+        _pass_on(decision, snapshot)
     return decision
 
 
-_REQUESTS: Final = (
-    CancelRequested,
-    TerminateRequested,
-    WakeUpRequested,
-    PauseRequested,
-    UnpauseRequested,
-    AttributesRequested,
-)
-"""What is asked of a run that has gone on as another is asked of that one."""
+def _pass_on(decision: Decision, snapshot: Snapshot) -> None:
+    """What was asked of a run that has gone on as another, and came too late for it, is asked of that one."""
+    known = consumed(snapshot.turns)
+    for entry in snapshot.inbox:
+        if entry.key not in known and isinstance(entry.event, get_args(Request)):
+            _tell_successor(decision, entry.event)
 
 
 def _tell_successor(decision: Decision, event: Event) -> None:
@@ -387,11 +395,18 @@ def attempt_after(
     )
 
 
-def ask_timers_again(decision: Decision, replay: Replay) -> None:
-    """Add again all timers: their messages may have come while the run was paused, by a clock that is ahead."""
+def look_after_pause(decision: Decision, replay: Replay, turn: int, at: Micros) -> None:
+    """Have somebody look when the next timers are due, and the start, after this turn ended a pause at that time.
+
+    Their messages may have come during the pause, when nobody minded them, by a clock that was ahead. Most have not,
+    so this is for a little later.
+    """
     run = decision.run
-    for op, due in replay.outstanding()[1]:
-        decision.messages.append(_to(run, FireTimer(run_id=run.run_id, op=op, due=due), due))
+    due = {due for op, due in replay.outstanding()[1] if replay.asked_in(op) != turn}
+    due |= set() if replay.begun else {run.start_at}
+    for moment in sorted(each + A_LITTLE for each in due if each <= at + SKEW):
+        look = AdvanceRun(run_id=run.run_id, cause=f"unpaused.{turn}.{moment}", due=moment)
+        decision.messages.append(_to(run, look, moment))
 
 
 def repeat_effects(decision: Decision, replay: Replay, turns: Collection[int]) -> None:
@@ -414,10 +429,14 @@ def redo(decision: Decision, turns: Sequence[Turn], numbers: Collection[int]) ->
         turns: all there are.
         numbers: of those whose effects to add again.
     """
+    open_hooks = {} if decision.run.closed else outstanding(turns).hooks
     for turn in turns:
         if turn.number in numbers and turn.number >= _borrowed(decision.run):
             for effect in effects(turn):
                 _have_effect(decision, effect, turn=turn.number, at=turn.at)
+            for command in turn.commands:  # whoever has died may have claimed its token late
+                if isinstance(command, OpenHook) and command.op not in open_hooks:
+                    decision.released.append((command.op, command.token))
     attributes, last = attributes_after(decision.run.started_with, turns)
     if last in numbers and last >= _borrowed(decision.run):
         _set_attributes(decision, attributes, last)

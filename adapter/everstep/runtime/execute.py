@@ -294,6 +294,7 @@ async def _told(engine: Engine, step: StepProgram, message: ExecuteStep, attempt
     CANCELLED.set(cancelled)
 
     running = asyncio.ensure_future(attempt)
+    running.add_done_callback(lambda task: task.cancelled() or task.exception())  # seen, also if nobody is left to ask
     try:
         while not (await asyncio.wait({running}, timeout=CANCEL_POLL_SECONDS))[0]:
             if not cancelled.is_set() and await asyncio.to_thread(_nobody_waits, engine, message):

@@ -40,7 +40,7 @@ Request = (
 
 
 def request(backend: Backend, clock: Clock, run_id: str, event: Request) -> RunRecord:
-    """Ask the run; its record as it was before. A closed run is left as it is.
+    """Ask the run; its record as it was before. A closed run is left as it is; one that goes on as another asks that.
 
     Raises:
         WorkflowRunNotFoundError: there is no such run.
@@ -50,6 +50,8 @@ def request(backend: Backend, clock: Clock, run_id: str, event: Request) -> RunR
         raise WorkflowRunNotFoundError(run_id)
     if not run.closed:
         _deposit(backend, clock.now(), run.run_id, run.root_id, run.workflow, event)
+    elif run.continued_to is not None:
+        _deposit(backend, clock.now(), run.continued_to, run.root_id, run.workflow, event)
     return run
 
 

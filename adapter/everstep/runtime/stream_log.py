@@ -74,7 +74,7 @@ class StreamLog:
         self.run_id = run_id
         self.name = name
         self.superseded = False
-        self._store = store
+        self.streams = store
         self._source = source
         self._replace = replace
         self._is_late = is_late
@@ -103,12 +103,12 @@ class StreamLog:
         """Find the end, and what is to be taken out. Where nothing is to be written, nothing may be noted either."""
         if self._opened:
             return
-        last = self._store.find(self.run_id, self.name)
+        last = self.streams.find(self.run_id, self.name)
         if last is not None:
             self._view = None
             self._learn(last.first, decode_entry(last.body))
         if self._replace and (to_write or last is not None):
-            first = self._store.enter(self.run_id, self.name, self._source.step, self._position)
+            first = self.streams.enter(self.run_id, self.name, self._source.step, self._position)
             if first < self._position:
                 self._position = first
                 self._catch_up()
@@ -133,7 +133,7 @@ class StreamLog:
             self._give_way()
             return False
         if self._view is None:
-            self._view = load_view(self._store, self.run_id, self.name, self._view_number) or View()
+            self._view = load_view(self.streams, self.run_id, self.name, self._view_number) or View()
         if self._mark_nonce is None:
             self._mark_nonce = self.nonce()
         more = [*self._stale, (self._position, self._position + 1)]
@@ -158,7 +158,7 @@ class StreamLog:
     def _append(self, nonce: str, entry: Entry) -> bool:
         position = self._position
         record = StreamRecord(first=position, nonce=nonce, body=encode_entry(entry))
-        if not self._store.append(self.run_id, self.name, record):
+        if not self.streams.append(self.run_id, self.name, record):
             self._catch_up()
             return False
         if isinstance(entry, Chunks) and self._own is None:
@@ -167,7 +167,7 @@ class StreamLog:
         return True
 
     def _catch_up(self) -> None:
-        while records := self._store.read(self.run_id, self.name, first=self._position, limit=_RECORDS_AT_ONCE):
+        while records := self.streams.read(self.run_id, self.name, first=self._position, limit=_RECORDS_AT_ONCE):
             for record in records:
                 self._learn(record.first, decode_entry(record.body))
 
@@ -208,8 +208,9 @@ class StreamLog:
         if not self.superseded:
             self.superseded = True
             logger.warning(
-                "step %s runs twice; what attempt %d still writes to stream %r is dropped, as another run replaces it",
-                self._source.step,
+                "what attempt %d of %s still writes to stream %r is dropped: another run of the step counts, or the "
+                "workflow's run has ended",
                 self._source.attempt,
+                self._source.step,
                 self.name,
             )

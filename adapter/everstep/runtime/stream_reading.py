@@ -105,14 +105,14 @@ class StreamReader:
         after: an id, instead of `start`: begin with what follows.
 
     Raises:
-        ConfigurationError: `after` is not an id of this stream (raised by `read`, in part).
+        ConfigurationError: `after` is not an id of this stream. Raised when something is read, if only the store knows.
     """
 
     def __init__(self, store: StreamStore, run_id: str, name: str, *, start: int = 0, after: str | None = None) -> None:
         self.closed = False
         self.exists = False
         self.tail_index = -1
-        self._store = store
+        self.streams = store
         self._run_id = run_id
         self._name = check_name(name, internal=True)
         self._start = start
@@ -158,7 +158,7 @@ class StreamReader:
         """Find the point to begin at, unless that was done."""
         if self._opened:
             return
-        last = self._store.find(self._run_id, self._name)
+        last = self.streams.find(self._run_id, self._name)
         if last is not None:
             self._find(last)
         elif self._seen:
@@ -179,20 +179,21 @@ class StreamReader:
         count = self._view.index_of(last.first + (0 if isinstance(entry, Closed) else size_of(entry)))
         self.tail_index = count - 1
         start = self._start if self._start >= 0 else max(0, count + self._start)
+        told: list[Item] = []
         if self._seen is not None and self._seen != self._view.number:
             seen = self._load(self._seen)
             lost = seen.first_lost(self._view, seen.position_of(start))
             if lost is not None:
                 start = seen.index_of(lost)
-                self._ready.append(Reset(index=start, id=self._id(start - 1)))
+                told.append(Reset(index=start, id=self._id(start - 1)))
         position = self._view.position_of(start)
         if position > 0:
-            holding = self._store.find(self._run_id, self._name, position)
+            holding = self.streams.find(self._run_id, self._name, position)
             position = 0 if holding is None else holding.first
-        self._position, self._start = position, start
+        self._position, self._start, self._ready = position, start, deque(told)
 
     def _load(self, number: int) -> View:
-        view = load_view(self._store, self._run_id, self._name, number)
+        view = load_view(self.streams, self._run_id, self._name, number)
         if view is None:
             raise self._foreign(f"….{number}")
         return view
@@ -220,7 +221,7 @@ class StreamReader:
             self._position = next(
                 (end for begin, end in self._view.gaps if begin <= self._position < end), self._position
             )
-            records = self._store.read(self._run_id, self._name, first=self._position, limit=_RECORDS_AT_ONCE)
+            records = self.streams.read(self._run_id, self._name, first=self._position, limit=_RECORDS_AT_ONCE)
             if not records:
                 return False
             for record in records:

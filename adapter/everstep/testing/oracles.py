@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, get_args
 
 from everstep.app import Workflows
 from everstep.codec.failures import decode_error
@@ -27,6 +27,7 @@ from everstep.core.history import (
     Micros,
     OpenHook,
     PublishValue,
+    Request,
     RunStep,
     StartChild,
     StartTimer,
@@ -36,9 +37,9 @@ from everstep.core.history import (
     event_key,
 )
 from everstep.core.ids import child_run_id
-from everstep.core.recorded import Outstanding, attributes_after, outstanding
+from everstep.core.recorded import Outstanding, attributes_after, consumed, outstanding
 from everstep.core.run import RunRecord, RunStatus
-from everstep.ports import Backend
+from everstep.ports import Backend, InboxEntry, Snapshot
 from everstep.runtime.execute import StepInfo
 from everstep.testing.history import History, replay
 from everstep.workflow import get_step_metadata
@@ -105,15 +106,15 @@ def violations(history: History) -> list[str]:
     attributes, last = attributes_after(run.started_with, turns)
     if (run.attributes, run.attributes_turn) != (attributes, last):
         wrong.append(f"the record says {run.attributes}, by the turns it is {attributes}")
-    consumed: dict[str, int] = {}
+    taken: dict[str, int] = {}
     timers: dict[int, Micros] = {}
     waiting = Outstanding()
     for turn in turns:
         for event in turn.events:
             key = event_key(event)
-            if key in consumed:
-                wrong.append(f"turns {consumed[key]} and {turn.number} both consume {key}")
-            consumed[key] = turn.number
+            if key in taken:
+                wrong.append(f"turns {taken[key]} and {turn.number} both consume {key}")
+            taken[key] = turn.number
             match event:
                 case StepCompleted(op=op) | StepFailed(op=op):
                     expected = op in waiting.steps
@@ -178,6 +179,7 @@ def examine(
     *,
     disturbed: bool,
     late: bool = False,
+    tokens: bool = True,
     messages: bool = True,
 ) -> list[str]:
     """All that is wrong after a run, in the store too, and with its children.
@@ -185,9 +187,10 @@ def examine(
     Args:
         bodies: how often each step's body began.
         disturbed: whether a worker died or a message came twice, so that a body may have run again.
-        late: whether an outcome may be left in the inbox of a closed run, and a token in its hands. A duplicate that
-            comes after the end leaves it, if its worker dies before it wakes the run (or gives the token free again),
-            and somebody else has acknowledged the message.
+        late: whether an event that is of no interest any more may be left in the inbox of a closed run. A worker leaves
+            it that comes after the end and dies before it wakes the run, when somebody else does what it had to do.
+        tokens: whether none may be held. One is, where a worker claims it late and dies before it looks whether that
+            was in time, when somebody else has acknowledged its message.
         messages: whether none may be left.
     """
     wrong: list[str] = []
@@ -197,17 +200,26 @@ def examine(
             found = replays(app, history) + _repeated(app, history, bodies, disturbed=disturbed)
         wrong += found
         snapshot = backend.runs.load(history.run.run_id)
-        if snapshot is not None and snapshot.inbox and not (late and snapshot.run.closed):
-            wrong.append(f"left in the inbox: {[entry.key for entry in snapshot.inbox]}")
+        left = [] if snapshot is None else [each for each in snapshot.inbox if not (late and _is_late(snapshot, each))]
+        if left:
+            wrong.append(f"left in the inbox: {[entry.key for entry in left]}")
         if history.run.closed:
             wrong += _published(backend, history)
-            wrong += [] if late else _held_tokens(backend, history)
-            wrong += _children(app, backend, history, bodies, disturbed=disturbed, late=late)
+            wrong += _held_tokens(backend, history) if tokens else []
+            wrong += _children(app, backend, history, bodies, disturbed=disturbed, late=late, tokens=tokens)
     if not messages:
         return wrong
     if backend.source.next_due() is not None or backend.source.recover(now=FOREVER):
         wrong.append("messages are left")
     return wrong
+
+
+def _is_late(snapshot: Snapshot, entry: InboxEntry) -> bool:
+    """Whether the entry came after the end of its run, and is not for the run that this one went on as."""
+    if not snapshot.run.closed:
+        return False
+    known = entry.key in consumed(snapshot.turns)
+    return known or snapshot.run.status is not RunStatus.CONTINUED or not isinstance(entry.event, get_args(Request))
 
 
 def _published(backend: Backend, history: History) -> list[str]:
@@ -227,14 +239,14 @@ def _held_tokens(backend: Backend, history: History) -> list[str]:
 
 
 def _children(
-    app: Workflows, backend: Backend, history: History, bodies: Bodies, *, disturbed: bool, late: bool
+    app: Workflows, backend: Backend, history: History, bodies: Bodies, *, disturbed: bool, late: bool, tokens: bool
 ) -> list[str]:
     """All that is wrong with the run's children: they exist, have ended well, and told their parent how, once."""
     wrong: list[str] = []
     commands = [command for turn in history.turns for command in turn.commands]
     abandoned = {command.op for command in commands if isinstance(command, CancelChild)}
     abandoned |= set(outstanding(history.turns).children)
-    told = {
+    outcomes = {
         event.op: event
         for turn in history.turns
         for event in turn.events
@@ -248,10 +260,11 @@ def _children(
             if command.op not in abandoned:
                 wrong.append(f"child {command.number} was never started")
             continue
-        found = examine(app, backend, child, bodies, disturbed=disturbed, late=late, messages=False)
+        found = examine(app, backend, child, bodies, disturbed=disturbed, late=late, tokens=tokens, messages=False)
         ended = chain_of(backend, child)[-1].run
-        if command.awaited and command.op not in abandoned and told.get(command.op) != _outcome_of(ended, command.op):
-            found.append(f"its parent was told {told.get(command.op)}, and it ended as {outcome(ended)}")
+        told = outcomes.get(command.op)
+        if command.awaited and command.op not in abandoned and told != _outcome_of(ended, command.op):
+            found.append(f"its parent was told {told}, and it ended as {outcome(ended)}")
         wrong += [f"child {command.number} ({ended.workflow} {child}): {each}" for each in found]
     return wrong
 

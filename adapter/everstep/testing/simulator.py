@@ -27,7 +27,9 @@ from everstep.core.history import (
     Micros,
 )
 from everstep.core.run import RunRecord
+from everstep.errors import HookNotFoundError
 from everstep.ports import Backend, Clock, Delivery, Unreadable
+from everstep.runtime.advance import SETTLED_AFTER
 from everstep.runtime.connection import Connection
 from everstep.runtime.engine import Engine
 from everstep.runtime.handle import StepRunner, handle
@@ -40,6 +42,8 @@ R = TypeVar("R")
 
 QUEUE: Final = "queue"
 SECOND: Final[Micros] = 1_000_000
+MOST_TRIES: Final = 100
+"""Of an errand that finds no hook."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,13 +83,30 @@ class _SkewedClock:
         return self._true.now() + self.error
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
+class Errand:
+    """What a client does; again, where it died before it was done, or found no hook.
+
+    Attributes:
+        done: whether it has returned: what it asked for was acknowledged.
+        tries: how often it was begun.
+    """
+
+    call: Callable[[], object]
+    after: Sequence[Errand] = ()
+    done: bool = False
+    tries: int = 0
+
+
 class _Worker:
-    """A worker's thread. It runs only between `go_on` and the next call of a port (or its end)."""
+    """A process: a worker, and sometimes a client. It runs only from `go_on` to its next call of a port, or its end."""
 
     def __init__(self, name: str, simulation: Simulation) -> None:
         self.name = name
         self.at = ""
         self.delivery: Delivery | None = None
+        self.since: Micros = 0
+        self.errand: Errand | None = None
         self.dead = False
         self.failure: BaseException | None = None
         self.clock = _SkewedClock(simulation.clock)
@@ -99,7 +120,7 @@ class _Worker:
 
     @property
     def idle(self) -> bool:
-        return self.delivery is None
+        return self.delivery is None and self.errand is None
 
     def go_on(self) -> None:
         """Let it run until its next pause."""
@@ -143,6 +164,9 @@ class _Worker:
                         handle(engine, delivery.message, runner, root_id=delivery.root_id, receives=delivery.receives)
                     self.backend.source.acknowledge([delivery.message_id])
                     self.delivery = None
+                elif self.errand is not None:
+                    self._run(self.errand)
+                    self.errand = None
                 self._pause("idle")
         except Crash:
             pass
@@ -153,6 +177,15 @@ class _Worker:
             engine.live.clear()
             runner.close()
             self._has_paused.release()
+
+    def _run(self, errand: Errand) -> None:
+        errand.tries += 1
+        with use_connection(self.connection):
+            try:
+                errand.call()
+            except HookNotFoundError:  # not yet, or not any more
+                return
+        errand.done = True
 
 
 class Simulation(AbstractContextManager["Simulation"]):
@@ -202,6 +235,8 @@ class Simulation(AbstractContextManager["Simulation"]):
         self._wrong: list[str] = []
         self._again: list[Delivery] = []
         self._lost: Counter[str] = Counter()
+        self._errands: list[Errand] = []
+        self._slow = False
         self.connection = self.connect(self.backend, self.clock)
         self._workers = [self._hire() for _ in range(workers)]
 
@@ -220,6 +255,17 @@ class Simulation(AbstractContextManager["Simulation"]):
         """Start a run; nothing of it happens yet."""
         with use_connection(self.connection):
             return start_sync(workflow, *args, **kwargs)
+
+    def ask(self, call: Callable[[], object], *, after: Sequence[Errand] = ()) -> Errand:
+        """Let a client do this some time: a process that may die over it, as any other, and then does it once more.
+
+        Args:
+            call: may be repeated, so what it sends needs an id. Where it finds no hook, it is tried again later.
+            after: only when these are done.
+        """
+        errand = Errand(call=call, after=after)
+        self._errands.append(errand)
+        return errand
 
     def run(self) -> None:
         """Go on until nothing is left to do."""
@@ -240,11 +286,15 @@ class Simulation(AbstractContextManager["Simulation"]):
         Args:
             ends: says of the run's `outcome` whether it is the right one.
         """
-        late = self.crashes > 0 and self.duplicates > 0
-        wrong = [
-            *self._wrong,
-            *examine(self.app, self.backend, run.run_id, self.bodies, disturbed=self.disturbed, late=late),
-        ]
+        wrong = self._wrong + examine(
+            self.app,
+            self.backend,
+            run.run_id,
+            self.bodies,
+            disturbed=self.disturbed,
+            late=self.crashes > 0,
+            tokens=not (self.crashes and self.duplicates),
+        )
         ended = self.ended(run)
         if ends is not None and not ends(outcome(ended)):
             wrong.append(f"this is not how it should have ended: {outcome(ended)}")
@@ -253,8 +303,8 @@ class Simulation(AbstractContextManager["Simulation"]):
 
     @property
     def disturbed(self) -> bool:
-        """Whether anything went wrong that may repeat a step."""
-        return bool(self.crashes or self.duplicates)
+        """Whether anything went wrong that may repeat a step. A worker that was slow for a minute counts as dead."""
+        return bool(self.crashes or self.duplicates or self._slow)
 
     # --- what workers call -----------------------------------------------------------------------
 
@@ -288,6 +338,8 @@ class Simulation(AbstractContextManager["Simulation"]):
                 self._note(f"{worker.name} goes on: {worker.at}")
                 worker.go_on()
             return True
+        if idle and self._errands and chance.random() < 0.15 and self._run_errand(chance.choice(idle)):
+            return True
         delivery = self._take()
         if delivery is not None and idle:
             self._deliver(chance.choice(idle), delivery)
@@ -295,6 +347,8 @@ class Simulation(AbstractContextManager["Simulation"]):
         if busy:
             return True
         due = self.backend.source.next_due()
+        if (due is None or chance.random() < 0.5) and self._run_errand(chance.choice(idle)):
+            return True
         if due is None:
             return bool(self._again)
         self._pass_time(max(due - self.clock.now(), 0))
@@ -325,8 +379,21 @@ class Simulation(AbstractContextManager["Simulation"]):
         self._note(f"{worker.name} gets {delivery.message_id} (receive {delivery.receives})")
         if self.faults.skew and self._chance.random() < 0.1:
             worker.clock.error = self._chance.randrange(-self.faults.skew, self.faults.skew)
-        worker.delivery = delivery
+        worker.delivery, worker.since = delivery, self.clock.now()
         worker.go_on()
+
+    def _run_errand(self, worker: _Worker) -> bool:
+        """Send a process on an errand, if there is one that may still succeed."""
+        self._errands = [errand for errand in self._errands if not errand.done and errand.tries < MOST_TRIES]
+        ready = [errand for errand in self._errands if all(earlier.done for earlier in errand.after)]
+        under_way = [each.errand for each in self._workers]
+        ready = [errand for errand in ready if errand not in under_way]
+        if not ready:
+            return False
+        worker.errand = self._chance.choice(ready)
+        self._note(f"{worker.name} is sent on errand {worker.errand.tries + 1}")
+        worker.go_on()
+        return True
 
     def _kill(self, worker: _Worker) -> None:
         """The worker dies where it is; the queue delivers what it held again, and another takes its place."""
@@ -349,6 +416,8 @@ class Simulation(AbstractContextManager["Simulation"]):
     def _pass_time(self, by: Micros) -> None:
         self._note(f"{by / SECOND:.3f} s pass")
         self.clock.advance(by)
+        limit = self.clock.now() - SETTLED_AFTER
+        self._slow = self._slow or any(not each.idle and each.since <= limit for each in self._workers)
 
     # --- telling ---------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from everstep.hooks import encode_payload, payload_class
+from everstep.hooks import encode_payload, payload_classes
 from everstep.web import models
 from everstep.web.bodies import BODY_PROBLEMS, described_body, limit_of, read_json
 from everstep.web.problems import problems
@@ -55,8 +55,8 @@ def routes(served: Served) -> APIRouter:
     def find_hook(token: Token) -> models.Hook:
         """404: no run has an open hook with this token."""
         claim = connection.find_hook(token)
-        known = payload_class(claim.kind)
-        return hook_of(claim, connection.public_url, None if known is None else schema_of(known))
+        known = payload_classes(claim.kind)
+        return hook_of(claim, connection.public_url, schema_of(known[0]) if known else None)
 
     return router
 

@@ -95,6 +95,12 @@ def test_parameters_that_make_no_version_and_one_that_changes_nothing(template):
     assert "ApiFunction: VersionDescription names MaxReceives, which does not change the function" in found
 
 
+def test_a_description_of_a_version_that_may_be_too_long(template):
+    del template.sections["Parameters"]["ApiOrigins"]["MaxLength"]
+    (found,) = check.check_versions(template)
+    assert re.fullmatch(r"ApiFunction: VersionDescription may have 4\d\d\d characters, and AWS takes 256", found)
+
+
 def test_queues_that_lose_or_repeat_messages(template):
     template.sections["Mappings"]["Visibility"]["900"]["Seconds"] = 900
     template.resources["DeadLetterQueue"]["Properties"]["VisibilityTimeout"] = 60
