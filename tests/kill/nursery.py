@@ -51,6 +51,7 @@ def send_all(database: str, number: str, hooks: str, acknowledged: str) -> None:
                 for _ in range(chance.choice((1, 1, 2))):
                     resume_hook_sync(token, number, resume_id=f"client-{number}")
                     note(acknowledged, f"{token} {number}")
+                time.sleep(0.02)  # not all at once, so that more workers are killed meanwhile
             except HookNotFoundError:  # not open yet; or an earlier life of this client has sent it, and it is closed
                 if not connection.get(run_id).closed:
                     left.insert(0, [token, run_id])

@@ -225,7 +225,7 @@ def test_hooks_resumed_while_workers_are_killed(site: Site, tmp_path: Path) -> N
     kills = 0
     while any(map(alive, clients.values())):
         worker = site.worker()
-        time.sleep(chance.uniform(0.1, 0.3))
+        time.sleep(chance.uniform(0.05, 0.25))
         site.kill(worker)
         kills += 1
         if kills in (2, 5, 9) and alive(clients[kills % CLIENTS]):  # it begins anew: the same, under the same ids
