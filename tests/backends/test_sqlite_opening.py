@@ -16,6 +16,7 @@ import pytest
 
 from everstep.backends.sqlite import open_sqlite, schema
 from everstep.errors import ConfigurationError, StoreError, StoreFormatError
+from everstep.ports import RunQuery
 from everstep.testing.contracts.samples import NOW, race, run_id, run_record
 
 
@@ -284,3 +285,28 @@ def test_migrations_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def _tables(path: Path) -> set[str]:
     with closing(sqlite3.connect(path)) as connection:
         return {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+
+
+# --- while the log is copied -------------------------------------------------------------------------
+
+
+def test_a_file_whose_log_was_being_copied_into_it_opens(tmp_path: Path) -> None:
+    """Copying begins with the first page, which says how large the file is to be. A process was killed just then."""
+    path, log = tmp_path / "runs.db", tmp_path / "runs.db-wal"
+    backend = open_sqlite(path)
+    small = path.read_bytes()
+    for number in range(50):
+        backend.runs.create(run_record(number, input=bytes(4096)))
+    copies = {each: each.read_bytes() for each in (log, tmp_path / "runs.db-shm")}
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA wal_checkpoint(FULL)")
+    whole = path.read_bytes()
+    backend.close()
+    assert len(whole) > len(small)
+    for name, content in copies.items():
+        name.write_bytes(content)
+    path.write_bytes(whole[:4096] + small[4096:])
+
+    backend = open_sqlite(path, must_exist=True)
+    assert len(backend.inspector.list_runs(RunQuery()).runs) == 50
+    backend.close()

@@ -11,7 +11,8 @@ hold:
   ran at most once;
 - no message and no inbox entry is left, and the file passes ``PRAGMA integrity_check``.
 
-More: a worker that is stopped (SIGSTOP) until another has taken its step over, and then goes on, must not record
+More: processes that resume hooks while workers, and they themselves, are killed: what was acknowledged is taken once; a
+worker that is stopped (SIGSTOP) until another has taken its step over, and then goes on, must not record
 anything a second time; a step that kills its worker each time is found and given up, and nothing else is; and two
 workers share one fan-out of 1,000.
 
@@ -43,12 +44,14 @@ from everstep.client import Run, start_sync
 from everstep.runtime.connection import at_rest
 from everstep.testing.oracles import examine, outcome
 from tests.kill import nursery
-from tests.kill.work import bodies, chain, fan, gate, lines, meeting, naps, payments, poisoned, undo, wf
+from tests.kill.work import bodies, chain, collect, fan, gate, lines, meeting, naps, payments, poisoned, undo, wf
 
 SCALE = int(os.environ.get("TEST_SCALE", "1"))
 ROUNDS = 60
 PATIENCE = 120.0
 LEASE = 30_000_000
+CLIENTS = 4
+COLLECTORS = 200
 
 KINDS: list[tuple[Workflow[Any, Any], int, Any]] = [
     (chain, 40, sum(range(40))),
@@ -96,9 +99,13 @@ class Site:
     # --- workers
 
     def worker(self, *, lease: int = LEASE) -> int:
-        pid = int(self._say(str(lease)))
+        pid = int(self._say(f"worker {lease}"))
         self.living.add(pid)
         return pid
+
+    def client(self, number: int, tokens: Path, acknowledged: Path) -> int:
+        """A process that sends to hooks; it is no worker, and ends by itself."""
+        return int(self._say(f"client {number} {tokens} {acknowledged}"))
 
     def kill(self, pid: int) -> None:
         self.living.discard(pid)
@@ -115,9 +122,9 @@ class Site:
 
     # --- runs
 
-    def start(self, workflow: Workflow[Any, Any], argument: Any, expected: Any) -> Run[Any]:
+    def start(self, workflow: Workflow[Any, Any], *arguments: Any, expected: Any = None) -> Run[Any]:
         with use_connection(self.connection):
-            run = start_sync(workflow, str(self.log), argument)
+            run = start_sync(workflow, str(self.log), *arguments)
         self.runs.append((run, expected))
         return run
 
@@ -134,7 +141,7 @@ class Site:
     def finish(self) -> None:
         """Wait for all runs, then end the workers that live."""
         for run, _ in self.runs:
-            wait_until(partial(self.closed_by_the_living, run), f"{run} does not end")
+            wait_until(partial(self.closed_by_the_living, run), f"{run} does not end; processes said: {self._said()}")
         for pid in list(self.living):
             self.end(pid)
 
@@ -157,7 +164,7 @@ class Site:
             )
         with closing(sqlite3.connect(self.database)) as direct:
             assert direct.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-            for table in ("messages", "inbox", "workers"):
+            for table in ("messages", "inbox", "hooks", "workers"):
                 assert direct.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), (
                     f"{context}: {table} has rows"
                 )
@@ -194,7 +201,8 @@ def test_killed_at_random_moments(site: Site, workers: int) -> None:
     seed = 100 + workers
     chance = random.Random(seed)
     for _ in range(ROUNDS * SCALE):
-        site.start(*chance.choice(KINDS))
+        workflow, argument, expected = chance.choice(KINDS)
+        site.start(workflow, argument, expected=expected)
         while len(site.living) < workers:
             site.worker()
         time.sleep(chance.uniform(0, 0.15))
@@ -207,10 +215,36 @@ def test_killed_at_random_moments(site: Site, workers: int) -> None:
     site.check(f"seed {seed}, {ROUNDS * SCALE} rounds")
 
 
+def test_hooks_resumed_while_workers_are_killed(site: Site, tmp_path: Path) -> None:
+    """Clients, each a process, send to all runs at once; workers and now and then a client are killed meanwhile."""
+    chance = random.Random(7)
+    hooks, acknowledged = tmp_path / "hooks", tmp_path / "acknowledged"
+    runs = {f"token-{number}": site.start(collect, f"token-{number}", CLIENTS) for number in range(COLLECTORS * SCALE)}
+    hooks.write_text("\n".join(f"{token} {run.run_id}" for token, run in runs.items()))
+    clients = {number: site.client(number, hooks, acknowledged) for number in range(CLIENTS)}
+    kills = 0
+    while any(map(alive, clients.values())):
+        worker = site.worker()
+        time.sleep(chance.uniform(0.05, 0.25))
+        site.kill(worker)
+        kills += 1
+        if kills in (2, 5, 9) and alive(clients[kills % CLIENTS]):  # it begins anew: the same, under the same ids
+            os.kill(clients[kills % CLIENTS], signal.SIGKILL)
+            clients[kills % CLIENTS] = site.client(kills % CLIENTS, hooks, acknowledged)
+    site.worker()
+    site.finish()
+    everybody = sorted(map(str, range(CLIENTS)))
+    for token, run in runs.items():
+        assert sorted(outcome(site.connection.get(run.run_id))[1]) == everybody, f"{token}: each payload, once"
+    said = set(acknowledged.read_text().splitlines())
+    assert len(said) > (CLIENTS - 1) * len(runs), "most were acknowledged; the rest by an answer that nobody got"
+    site.check(f"{len(runs)} runs, {CLIENTS} clients, {kills} workers killed")
+
+
 def test_stopped_beyond_its_lease(site: Site, tmp_path: Path) -> None:
     """A worker that was only asleep finds that others have gone on without it."""
     go = tmp_path / "go"
-    run = site.start(gate, str(go), "it is there 2")
+    run = site.start(gate, str(go), expected="it is there 2")
     sleeper = site.worker(lease=400_000)
     wait_until(lambda: site.still_works(sleeper) and len(lines(site.log)) == 1, "the first worker does not begin")
     stop_outside_a_transaction(sleeper, site.database)
@@ -245,7 +279,7 @@ def test_a_step_that_kills_its_worker(tmp_path: Path) -> None:
     """It is found, and its run parked; what was under way beside it is kept, and the run goes on when it is mended."""
     site = Site(tmp_path, limits=True)
     try:
-        run = site.start(poisoned, 20, [*map(str, range(20)), "mended"])
+        run = site.start(poisoned, 20, expected=[*map(str, range(20)), "mended"])
         lives = 0
         while not site.closed(run):
             pid = site.worker()
@@ -273,7 +307,7 @@ def ended_or_closed(site: Site, run: Run[Any], pid: int) -> bool:
 
 def test_two_workers_share_a_fan_out(site: Site) -> None:
     first, second = site.worker(), site.worker()
-    site.start(meeting, 1_000, sum(range(1_000)))
+    site.start(meeting, 1_000, expected=sum(range(1_000)))
     site.finish()
     began = lines(site.log)
     assert {pid for _, pid in began} == {first, second}

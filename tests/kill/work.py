@@ -8,7 +8,7 @@ import signal
 from collections import Counter
 from pathlib import Path
 
-from everstep import FatalError, RetryPolicy, Workflows, get_step_metadata, sleep
+from everstep import FatalError, RetryPolicy, Workflows, create_hook, get_step_metadata, sleep
 
 wf = Workflows()
 
@@ -18,10 +18,14 @@ soon = RetryPolicy(first_delay="20ms", cap="50ms")
 def leave_a_line(log: str) -> None:
     """Who runs what. One write to a file opened for appending is never mixed with another's."""
     step = get_step_metadata()
-    line = f"{step.run_id} {step.step_id.rpartition('_')[2]} {step.attempt} {os.getpid()}\n"
-    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    note(log, f"{step.run_id} {step.step_id.rpartition('_')[2]} {step.attempt} {os.getpid()}")
+
+
+def note(path: str, line: str) -> None:
+    """Add a line to a file."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        os.write(descriptor, line.encode())
+        os.write(descriptor, f"{line}\n".encode())
     finally:
         os.close(descriptor)
 
@@ -153,6 +157,18 @@ async def payments(log: str, times: int) -> list[str]:
             return type(error).__name__
 
     return [await one(amount) for amount in range(times)]
+
+
+@wf.workflow
+async def collect(log: str, token: str, count: int) -> list[str]:
+    """Take so many payloads, and deal with each before the next."""
+    seen: list[str] = []
+    async with create_hook(token=token) as hook:
+        while len(seen) < count:
+            payload = await hook
+            await add(log, len(seen), 0)
+            seen.append(payload)
+    return seen
 
 
 @wf.workflow

@@ -154,9 +154,13 @@ def _check_header(path: Path) -> None:
     Reads through SQLite as an *immutable* file: no lock, no log, no recovery, so nothing is written. Not with `open`:
     closing any descriptor of the file would drop the POSIX locks that other connections of this process hold on it
     (https://www.sqlite.org/howtocorrupt.html, section 2.2).
+
+    Without the log, the file may be smaller than its header says: somebody is copying the log into it, or was killed
+    over it. SQLite takes that for damage, unless the schema counts as writable, which nothing here makes use of.
     """
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+            connection.execute("PRAGMA writable_schema = ON")
             application: int = connection.execute("PRAGMA application_id").fetchone()[0]
             version: int = connection.execute("PRAGMA user_version").fetchone()[0]
             if application != APPLICATION_ID and (_is_populated(connection) or _has_log(path)):
