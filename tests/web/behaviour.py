@@ -249,7 +249,7 @@ class ApiBehaviour:
         assert site.run(child["run_id"])["parent_run_id"] == parent
         opened = only(hook)
         assert (opened["kind"], opened["token"], opened["state"]) == ("hook", "a/b", "open")
-        assert (opened["payload"], opened["metadata"], opened["received"]) == ("Approval", {"for": "a/b"}, 1)
+        assert (opened["payload"], opened["metadata"], opened["received"]) == ("Permission", {"for": "a/b"}, 1)
         called = only(webhook)
         assert (called["kind"], called["payload"]) == ("webhook", "WebhookRequest")
         assert called["url"] == site.get(f"/v1/runs/{webhook}/published")["values"]["url"]
@@ -303,7 +303,7 @@ class ApiBehaviour:
         hook = site.get(site.hook_path(token))
         assert (hook["token"], hook["run_id"], hook["workflow"]) == (token, run_id, "waits")
         assert (hook["payload"], hook["webhook"], hook["url"], hook["metadata"]) == (
-            *("Approval", False, None),
+            *("Permission", False, None),
             {"for": token},
         )
         assert hook["payload_schema"]["required"] == ["approved"]

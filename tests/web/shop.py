@@ -30,7 +30,7 @@ AT_ONCE = RetryPolicy(first_delay=0)
 
 
 @dataclass
-class Approval(BaseHook):
+class Permission(BaseHook):
     approved: bool
     by: str = "somebody"
 
@@ -98,9 +98,9 @@ async def third_time() -> int:
 @wf.workflow
 async def waits(token: str, anything: bool = False) -> list[Any]:
     """Takes two payloads."""
-    hook = create_hook(token=token) if anything else Approval.wait(token=token, metadata={"for": token})
+    hook = create_hook(token=token) if anything else Permission.wait(token=token, metadata={"for": token})
     taken = [await hook, await hook]
-    return [asdict(each) if isinstance(each, Approval) else each for each in taken]
+    return [asdict(each) if isinstance(each, Permission) else each for each in taken]
 
 
 @wf.workflow

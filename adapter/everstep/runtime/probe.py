@@ -1,8 +1,7 @@
 """Find out whether somebody works on the queue, by a message that changes nothing.
 
-The message is an advance of a run that is not there. Whoever handles an advance lowers the run's wake flag before it
-reads. So the flag is raised, the message sent, and when the flag is down a worker has received the message and has
-written to the store.
+The message is an advance of a run that is not there, with a wake flag that was raised for it. Whoever handles it lowers
+the flag before it reads. So when the flag is down, a worker has received the message and has written to the store.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ def send_probe(backend: Backend, clock: Clock, entropy: Callable[[int], bytes], 
     now = clock.now()
     run_id = new_run_id(now, entropy(ENTROPY_BYTES))
     backend.inbox.raise_flag(run_id, now=now)
-    backend.queue.send([outgoing(AdvanceRun(run_id=run_id, cause="probe"), now, run_id, workflow)])
+    backend.queue.send([outgoing(AdvanceRun(run_id=run_id, cause="probe", flagged=True), now, run_id, workflow)])
     return run_id
 
 

@@ -104,7 +104,8 @@ def make_project(folder: Path, name: str, parameters: Mapping[str, str]) -> Path
     for app in APPS.glob("*.py"):
         shutil.copy2(app, project)
     shutil.copy2(wheel, project)
-    _edit(project / "requirements.txt", r"^everstep(\[[\w,]+\]).*$", rf"{wheel.name}\1")
+    for requirements in ("requirements.txt", "requirements-dev.txt"):
+        _edit(project / requirements, r"^everstep(\[[\w,]+\]).*$", rf"{wheel.name}\1")
     _edit(project / "samconfig.toml", r"^confirm_changeset = true$", "confirm_changeset = false")
     set_parameters(project, parameters)
     commands = folder / "commands"

@@ -22,7 +22,7 @@ AARCH64: Final = b"\xb7\x00"  # e_machine of an ELF file, little endian
 def test_the_commands_of_the_project(owner: Person) -> None:
     listed = owner.make().out
     assert re.findall(r"^(\w+) ", listed, flags=re.MULTILINE) == [
-        *("help", "test", "run", "worker", "build", "deploy", "check", "start", "clean")
+        *("help", "test", "run", "dev", "worker", "build", "deploy", "check", "start", "clean")
     ]
 
 
