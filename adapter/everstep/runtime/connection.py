@@ -135,7 +135,7 @@ class Connection:
         return self._request(run_id, AttributesRequested(key=self._request_key(), changes=checked))
 
     def _request(self, run_id: str, event: Request) -> RunRecord:
-        run = request(self.backend, self.clock, run_id, event)
+        run = request(self.backend, self.clock, run_id, event, nonce=self._request_key())
         self.sent()
         return run
 

@@ -6,6 +6,7 @@ Nothing is written here; it is added to a `Decision`. Everything may be added ag
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, assert_never, get_args
 
 from everstep.core.history import (
@@ -42,7 +43,6 @@ from everstep.core.history import (
 from everstep.core.hooks import Hook
 from everstep.core.ids import child_run_id, derived_run_id
 from everstep.core.messages import (
-    AdvanceRun,
     ExecuteStep,
     FireTimer,
     Message,
@@ -396,17 +396,23 @@ def attempt_after(
 
 
 def look_after_pause(decision: Decision, replay: Replay, turn: int, at: Micros) -> None:
-    """Have somebody look when the next timers are due, and the start, after this turn ended a pause at that time.
+    """Send once more what fires the next timers, or starts the run, after this turn ended a pause at that time.
 
-    Their messages may have come during the pause, when nobody minded them, by a clock that was ahead. Most have not,
-    so this is for a little later.
+    It may have come during the pause, when nobody minded it, by a clock that was ahead. Mostly it has not, so this is
+    for a little later, and under an id of its own.
     """
     run = decision.run
-    due = {due for op, due in replay.outstanding()[1] if replay.asked_in(op) != turn}
-    due |= set() if replay.begun else {run.start_at}
-    for moment in sorted(each + A_LITTLE for each in due if each <= at + SKEW):
-        look = AdvanceRun(run_id=run.run_id, cause=f"unpaused.{turn}.{moment}", due=moment)
-        decision.messages.append(_to(run, look, moment))
+    again: list[tuple[Micros, Message]] = [
+        (due, FireTimer(run_id=run.run_id, op=op, due=due))
+        for op, due in replay.outstanding()[1]
+        if replay.asked_in(op) != turn
+    ]
+    if not replay.begun:
+        again.append((run.start_at, StartRun(run=run)))
+    for due, message in again:
+        if due <= at + SKEW:
+            sent = _to(run, message, due + A_LITTLE)
+            decision.messages.append(replace(sent, message_id=f"{sent.message_id}/unpaused.{turn}"))
 
 
 def repeat_effects(decision: Decision, replay: Replay, turns: Collection[int]) -> None:

@@ -39,8 +39,11 @@ Request = (
 )
 
 
-def request(backend: Backend, clock: Clock, run_id: str, event: Request) -> RunRecord:
+def request(backend: Backend, clock: Clock, run_id: str, event: Request, *, nonce: str) -> RunRecord:
     """Ask the run; its record as it was before. A closed run is left as it is; one that goes on as another asks that.
+
+    Args:
+        nonce: unique to this call.
 
     Raises:
         WorkflowRunNotFoundError: there is no such run.
@@ -49,9 +52,9 @@ def request(backend: Backend, clock: Clock, run_id: str, event: Request) -> RunR
     if run is None:
         raise WorkflowRunNotFoundError(run_id)
     if not run.closed:
-        _deposit(backend, clock.now(), run.run_id, run.root_id, run.workflow, event)
+        _deposit(backend, clock.now(), run.run_id, run.root_id, run.workflow, event, nonce)
     elif run.continued_to is not None:
-        _deposit(backend, clock.now(), run.continued_to, run.root_id, run.workflow, event)
+        _deposit(backend, clock.now(), run.continued_to, run.root_id, run.workflow, event, nonce)
     return run
 
 
@@ -72,7 +75,7 @@ def resume_hook(backend: Backend, clock: Clock, token: str, payload: bytes, *, r
             raise HookNotFoundError(token)
         key = f"{blake2b(token.encode('utf-8', 'backslashreplace'), digest_size=8).hexdigest()}.{resume_id}"
         event = HookReceived(op=hook.op, key=key, payload=payload, nonce=nonce)
-        _deposit(backend, clock.now(), hook.run_id, hook.root_id, hook.workflow, event)
+        _deposit(backend, clock.now(), hook.run_id, hook.root_id, hook.workflow, event, nonce)
     return hook
 
 
@@ -92,8 +95,9 @@ def check_request_key(key: str, what: str) -> str:
     return key
 
 
-def _deposit(backend: Backend, now: Micros, run_id: str, root_id: str, workflow: str, event: Event) -> None:
+def _deposit(backend: Backend, now: Micros, run_id: str, root_id: str, workflow: str, event: Event, nonce: str) -> None:
+    """Each call sends a message of its own: one that an earlier call has sent may be about to be acknowledged."""
     with backend.unit():
         backend.inbox.deposit(run_id, entry_of(event))
-        message = AdvanceRun(run_id=run_id, cause=event_key(event))
+        message = AdvanceRun(run_id=run_id, cause=f"{event_key(event)}/{nonce}")
         backend.queue.send([outgoing(message, now, root_id, workflow)])

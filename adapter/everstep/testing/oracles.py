@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias, get_args
+from typing import Any, Final, TypeAlias
 
 from everstep.app import Workflows
 from everstep.codec.failures import decode_error
@@ -27,7 +27,6 @@ from everstep.core.history import (
     Micros,
     OpenHook,
     PublishValue,
-    Request,
     RunStep,
     StartChild,
     StartTimer,
@@ -37,9 +36,9 @@ from everstep.core.history import (
     event_key,
 )
 from everstep.core.ids import child_run_id
-from everstep.core.recorded import Outstanding, attributes_after, consumed, outstanding
+from everstep.core.recorded import Outstanding, attributes_after, outstanding
 from everstep.core.run import RunRecord, RunStatus
-from everstep.ports import Backend, InboxEntry, Snapshot
+from everstep.ports import Backend
 from everstep.runtime.execute import StepInfo
 from everstep.testing.history import History, replay
 from everstep.workflow import get_step_metadata
@@ -200,9 +199,8 @@ def examine(
             found = replays(app, history) + _repeated(app, history, bodies, disturbed=disturbed)
         wrong += found
         snapshot = backend.runs.load(history.run.run_id)
-        left = [] if snapshot is None else [each for each in snapshot.inbox if not (late and _is_late(snapshot, each))]
-        if left:
-            wrong.append(f"left in the inbox: {[entry.key for entry in left]}")
+        if snapshot is not None and snapshot.inbox and not (late and snapshot.run.closed):
+            wrong.append(f"left in the inbox: {[entry.key for entry in snapshot.inbox]}")
         if history.run.closed:
             wrong += _published(backend, history)
             wrong += _held_tokens(backend, history) if tokens else []
@@ -212,14 +210,6 @@ def examine(
     if backend.source.next_due() is not None or backend.source.recover(now=FOREVER):
         wrong.append("messages are left")
     return wrong
-
-
-def _is_late(snapshot: Snapshot, entry: InboxEntry) -> bool:
-    """Whether the entry came after the end of its run, and is not for the run that this one went on as."""
-    if not snapshot.run.closed:
-        return False
-    known = entry.key in consumed(snapshot.turns)
-    return known or snapshot.run.status is not RunStatus.CONTINUED or not isinstance(entry.event, get_args(Request))
 
 
 def _published(backend: Backend, history: History) -> list[str]:

@@ -44,6 +44,8 @@ QUEUE: Final = "queue"
 SECOND: Final[Micros] = 1_000_000
 MOST_TRIES: Final = 100
 """Of an errand that finds no hook."""
+MOST_PATIENCE: Final[Micros] = 6 * 3600 * SECOND
+"""How long clients wait at a time when nothing else happens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -351,7 +353,8 @@ class Simulation(AbstractContextManager["Simulation"]):
             return True
         if due is None:
             return bool(self._again)
-        self._pass_time(max(due - self.clock.now(), 0))
+        wait = max(due - self.clock.now(), 0)
+        self._pass_time(min(wait, MOST_PATIENCE) if self._errands else wait)
         return True
 
     def _take(self) -> Delivery | None:
