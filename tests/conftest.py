@@ -10,6 +10,9 @@ from typing import Any
 import hypothesis
 import pytest
 
+# Before any test module imports them: those of other folders do, too.
+pytest.register_assert_rewrite("tests.web.behaviour", "tests.web.reader", "tests.web.site")
+
 # The same examples every time, so that a change is judged by what it changes. To look for new ones:
 # pytest --hypothesis-profile=explore
 hypothesis.settings.register_profile("steady", derandomize=True, deadline=None, print_blob=True)
