@@ -32,7 +32,8 @@ QUIET: dict[str, tuple[str, Callable[[Backend], Any]]] = {
     "record": ("PutItem", lambda b: b.steps.record(RUN, FAILED)),
     "close": ("UpdateItem", lambda b: b.runs.mark(RUN, CLOSED)),
     "remove": ("BatchWriteItem", lambda b: b.inbox.remove(RUN, ["a", "b"])),
-    "lower_flag": ("DeleteItem", lambda b: b.inbox.lower_flag(RUN)),
+    "lower_flag": ("PutItem", lambda b: b.inbox.lower_flag(RUN)),
+    "remove_one": ("DeleteItem", lambda b: b.inbox.remove(RUN, ["c"])),
 }
 
 
@@ -133,3 +134,17 @@ def test_all_answers_lost(backend: Backend, clients: AwsClients) -> None:
     assert lost["PutItem"] == 1
     assert backend.runs.append(RUN, turn()) is True
     assert list(backend.inspector.history(RUN)) == [turn()]
+
+
+def test_a_late_request_raises_no_flag_that_was_lowered(backend: Backend, other: Backend) -> None:
+    """Its sender had given it up, and raised the flag with another. Nobody would send the wake-up it stands for."""
+    assert backend.inbox.raise_flag(RUN, now=NOW) is True
+    other.inbox.lower_flag(RUN)  # at NOW + 1
+    backend.inbox.raise_flag(RUN, now=NOW)
+    assert backend.inbox.raise_flag(RUN, now=NOW + 2) is True
+
+
+def test_a_clock_that_is_behind_wakes_once_too_often(backend: Backend, other: Backend) -> None:
+    other.inbox.lower_flag(RUN)  # at NOW + 1
+    assert backend.inbox.raise_flag(RUN, now=NOW) is True
+    assert backend.inbox.raise_flag(RUN, now=NOW) is True

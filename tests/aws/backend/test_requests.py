@@ -64,7 +64,7 @@ CALLS: list[tuple[str, Callable[[Backend], Any], dict[str, int], int]] = [
     ("remove one", lambda b: b.inbox.remove(RUN, [entry().key]), {"DeleteItem": 1}, 0),
     ("remove 60", lambda b: b.inbox.remove(RUN, [f"{n}" for n in range(60)]), {"BatchWriteItem": 3}, 0),
     ("raise flag", lambda b: b.inbox.raise_flag(RUN, now=NOW), {"PutItem": 1}, 1),
-    ("lower flag", lambda b: b.inbox.lower_flag(RUN), {"DeleteItem": 1}, 0),
+    ("lower flag", lambda b: b.inbox.lower_flag(RUN), {"PutItem": 1}, 1),
     ("record", lambda b: b.steps.record(RUN, FAILED), {"PutItem": 1}, 1),
     ("claim", lambda b: b.steps.claim(RUN, 0, 1), {"PutItem": 1}, 1),
     ("failed attempts", lambda b: b.steps.failed_attempts(RUN), {"Query": 1}, 0),
