@@ -277,6 +277,19 @@ def test_everything_of_a_closed_run_expires_and_the_record_last(opened: Opened) 
     assert int(opened.items()["zin#step/1"]["expires_at"]["N"]) == seconds + 2 * 365 * 86_400
 
 
+def test_what_was_closed_and_does_not_expire_is_seen_to_when_it_is_read(opened: Opened) -> None:
+    _live(opened.backend)  # as where whoever closed it came no further
+    opened.resources = replace(opened.resources, retention_days=30)
+    backend = opened.again()
+    opened.wire.clear()
+    for _ in range(2):
+        snapshot = backend.runs.load(RUN)
+        assert snapshot is not None
+        assert snapshot.run.closed
+    assert opened.wire.take() == {"Query": 3, "UpdateItem": 5}  # once
+    assert all("expires_at" in item for item in opened.items().values())
+
+
 def _live(backend: Backend) -> None:
     backend.runs.create(run_record())
     backend.runs.append(RUN, turn())

@@ -95,6 +95,9 @@ class DynamoRunStore:
         (One request for each MB; what is written while they are made may be seen or not, turns always without gaps.)
         That the run is running, and since when, is read off turn 0. Where `first_turn` leaves that out, it is known if
         this process has seen it, as whoever keeps a live instance has; if not, the record is as it is stored.
+
+        Where closed runs expire, one that does not is seen to: whoever closed it did not come to that. (The message it
+        was closed for comes again, and is looked up here.)
         """
         turns: list[Turn] = []
         inbox: list[tuple[Micros, str, Item]] = []
@@ -115,8 +118,11 @@ class DynamoRunStore:
                 self._starts.remember(run_id, started_at)
         else:
             started_at = self._starts.get(run_id)
+        run = run_items.from_item(record, self._blobs, started_at)
+        if self._retention and run.completed_at is not None and EXPIRES_AT not in record:
+            self._expire(run_id, run.completed_at)
         return Snapshot(
-            run=run_items.from_item(record, self._blobs, started_at),
+            run=run,
             turns=turns,
             inbox=[self._entry(item) for _, _, item in sorted(inbox, key=lambda each: each[:2])],
         )
@@ -179,7 +185,7 @@ class DynamoRunStore:
             values["started"] = n(started_at)
         self._update(run_id, values, ["problem", "parked_pk", "parked_sk", "paused"], _IS_OPEN, _OPEN)
         if self._retention:
-            self._expire(run_id, closed.at // 1_000_000 + self._retention)
+            self._expire(run_id, closed.at)
 
     def _publish(self, run_id: str, change: Published) -> None:
         """1 WRU for each KB. Written by a turn of the run, so that the record is there, or will be."""
@@ -187,11 +193,12 @@ class DynamoRunStore:
         item["value"] = self._blobs.hold(run_id, f"pub-{change.turn}", seal(change.value), inline=INLINE)
         self._table.put_if(item, "attribute_not_exists(pk) OR #turn < :turn", {":turn": n(change.turn)}, turn="turn")
 
-    def _expire(self, run_id: str, at: int) -> None:
+    def _expire(self, run_id: str, closed_at: Micros) -> None:
         """Let all items of a closed run expire, the record last, so that no history is ever left without its record.
 
         An identifier derived from an idempotency key may be used again, and must not meet the turns of its first life.
         """
+        at = closed_at // 1_000_000 + self._retention
         names = [
             str(item["sk"]["S"])
             for item in self._table.query_run(run_id, "sk >= :first", {":first": s(" ")}, only=["sk"])
