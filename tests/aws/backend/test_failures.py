@@ -82,6 +82,7 @@ def fail(clients: AwsClients) -> Iterator[Callable[..., None]]:
         ("ResourceNotFoundException", 400, ConfigurationError),
         ("ValidationException", 400, StoreError),
         ("com.amazonaws.dynamodb#ThrottlingException", 400, StoreBusyError),
+        ("KMS.ThrottlingException", 400, StoreBusyError),
     ],
 )
 def test_errors_of_the_table(
@@ -105,7 +106,7 @@ def test_too_large(backend: Backend, fail: Callable[..., None]) -> None:
     [
         ("dynamodb", "put_item", lambda b: b.runs.create(run_record()), "dynamodb:PutItem on table 'runs-table'"),
         ("dynamodb", "query", lambda b: b.runs.load(RUN), "dynamodb:Query on table 'runs-table'"),
-        ("dynamodb", "delete_item", lambda b: b.inbox.lower_flag(RUN), "dynamodb:DeleteItem on table"),
+        ("dynamodb", "delete_item", lambda b: b.inbox.remove(RUN, ["a"]), "dynamodb:DeleteItem on table"),
         (
             "dynamodb",
             "batch_write_item",
@@ -140,6 +141,15 @@ def test_access_denied_names_action_and_resource(
         call(backend)
     assert f"refused {named}" in str(caught.value)
     assert "User: x is not authorized" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "code", ["AccessDenied", "KMS.AccessDeniedException", "com.amazon.coral#AccessDeniedException"]
+)
+def test_access_is_denied_under_many_names(backend: Backend, fail: Callable[..., None], code: str) -> None:
+    fail("sqs", "send_message_batch", code)
+    with pytest.raises(StoreError, match="refused sqs:SendMessage on queue 'work-queue': access denied"):
+        backend.queue.send([outgoing()])
 
 
 @pytest.mark.parametrize(

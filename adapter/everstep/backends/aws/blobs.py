@@ -55,8 +55,7 @@ class S3Blobs:
             )
         digest, _, key = match.groups()
         try:
-            answer = self._clients.call("s3", "GetObject", Bucket=self._bucket, Key=key)
-            data: bytes = answer["Body"].read()
+            data: bytes = self._clients.call("s3", "GetObject", Bucket=self._bucket, Key=key)["Body"]
         except (ConfigurationError, StoreError) as error:
             if code_behind(error) in ("NoSuchKey", "404"):
                 raise SerializationError(

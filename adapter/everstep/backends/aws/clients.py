@@ -67,6 +67,8 @@ class AwsClients:
     def call(self, service: Service, operation: str, **parameters: Any) -> Answer:
         """Call an operation by its name in AWS's reference, such as ``PutItem``.
 
+        A ``Body`` in the answer is bytes: all of the stream that the SDK makes of it.
+
         Raises:
             RefusedError: the condition of a write does not hold.
             EverstepError: anything else, as `failures.translated` says.
@@ -74,6 +76,8 @@ class AwsClients:
         method = getattr(self.client(service), xform_name(operation))
         try:
             answer: Answer = method(**parameters)
+            if "Body" in answer:  # read here, because it may break off
+                answer["Body"] = answer["Body"].read()
         except FOREIGN as error:
             if isinstance(error, ClientError) and code_of(error) == CONDITION_FAILED:
                 response: Answer = dict(error.response)

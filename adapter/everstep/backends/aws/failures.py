@@ -10,6 +10,7 @@ from botocore.exceptions import (
     ConnectTimeoutError,
     EndpointConnectionError,
     HTTPClientError,
+    IncompleteReadError,
     NoCredentialsError,
     NoRegionError,
     PartialCredentialsError,
@@ -78,8 +79,8 @@ _CREDENTIALS: Final = frozenset(
 )
 _MISSING: Final = frozenset(
     {
-        "AWS.SimpleQueueService.NonExistentQueue",
         "NoSuchBucket",
+        "NonExistentQueue",
         "QueueDoesNotExist",
         "ResourceNotFoundException",
         "TableNotFoundException",
@@ -87,7 +88,6 @@ _MISSING: Final = frozenset(
 )
 _TOO_LARGE: Final = frozenset(
     {
-        "AWS.SimpleQueueService.BatchRequestTooLong",
         "BatchRequestTooLong",
         "EntityTooLarge",
         "ItemCollectionSizeLimitExceededException",
@@ -105,8 +105,8 @@ _ACTIONS: Final = {
 }
 
 
-_UNANSWERED: Final = (HTTPClientError, ConnectTimeoutError, EndpointConnectionError)
-"""Timeouts, refused and lost connections: what was asked for may or may not have happened."""
+_UNANSWERED: Final = (HTTPClientError, IncompleteReadError, ConnectTimeoutError, EndpointConnectionError)
+"""Timeouts, refused and lost connections, answers cut short: what was asked for may or may not have happened."""
 
 
 class RefusedError(Exception):
@@ -124,9 +124,9 @@ class RefusedError(Exception):
 
 
 def code_of(error: ClientError) -> str:
-    """The error code, without the namespace that some services put before it."""
+    """The error code, without what services put before it: ``com.amazonaws.…#`` or ``AWS.SimpleQueueService.``."""
     code = str(error.response.get("Error", {}).get("Code", ""))
-    return code.rpartition("#")[2]
+    return code.rpartition("#")[2].rpartition(".")[2]
 
 
 def code_behind(error: BaseException) -> str | None:
@@ -186,6 +186,6 @@ def _of_service(error: ClientError, action: str, what: str) -> EverstepError:
         return SerializationError(
             f"a record is too large for {what} ({said}). Store the data elsewhere in a step, and pass a reference."
         )
-    if code in _BUSY or code.endswith((".Throttling", ".ThrottlingException")) or status == 429 or status >= 500:
+    if code in _BUSY or status == 429 or status >= 500:
         return StoreBusyError(f"{what} is busy: {action} was not done ({said}). The same call may succeed later.")
     return StoreError(f"{action} on {what} failed ({said})")
