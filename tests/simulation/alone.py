@@ -131,6 +131,17 @@ async def sleeper() -> list[int]:
 
 
 @wf.workflow
+async def naps() -> int:
+    async def nap(hours: int) -> int:
+        await sleep(timedelta(hours=hours))
+        return hours
+
+    first, second = await asyncio.gather(nap(1), nap(2))
+    await sleep("1h")
+    return await add(first, second)
+
+
+@wf.workflow
 async def identical_timers() -> list[str]:
     async def nap(name: str) -> str:
         await sleep(60)
@@ -266,6 +277,7 @@ EXPECTED: dict[str, tuple[str, object]] = {
     "in_time": ("completed", 3),
     "too_late": ("completed", 4),
     "sleeper": ("completed", [0, 1, 2]),
+    "naps": ("completed", 3),
     "identical_timers": ("completed", [*(f"nap {number}" for number in range(6)), "late", "late"]),
     "retries": ("completed", [1, 2, 3]),
     "fails": ("failed", "ValueError: for good"),

@@ -26,6 +26,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from everstep.runtime import execute, worker
 from everstep.runtime.connection import Connection
 from everstep.testing.oracles import chain_of, examine, outcome
 from everstep.testing.watching import Crash, Moment, watched
+from tests.simulation.alone import in_time, naps
 from tests.simulation.crashing import OpenStore, Process, Store, Trial
 from tests.simulation.programs import PROGRAMS, ends_well, retries, semaphore, sequence, sleeper, wf
 
@@ -85,6 +87,28 @@ def test_crash_at_every_call(kind: str, program: Workflow[Any, Any], tmp_path: P
             if store.kind not in ("sqlite", "worker"):
                 store = open_store(kind, tmp_path)  # what is left over must not disturb the next
     assert not failures, f"{len(failures)} of {tried.total()} crash points:\n" + "\n".join(failures)
+
+
+class Slow(Store):
+    """Where a message comes again only after two hours, so that timers are due by then."""
+
+    def lose(self, worker: str) -> None:
+        super().lose(worker)
+        self.clock.advance(timedelta(hours=2))
+
+
+@pytest.mark.parametrize("program", [sleeper, naps, in_time], ids=lambda program: program.name)
+def test_crash_twice_while_timers_come_due(program: Workflow[Any, Any], tmp_path: Path) -> None:
+    """The message that comes again fires them itself, and is then the only one that stands for what they lead to."""
+    smooth = Trial(Slow("memory", tmp_path), None)
+    smooth.go(program)
+    for first in range(1, smooth.process.calls + 1):
+        for second in range(1, 12):
+            store = Slow("memory", tmp_path)
+            trial = Trial(store, ("before", first), lives=[second])
+            run_id = trial.go(program)
+            label = smooth.process.labels[first - 1]
+            check(program, store, trial, run_id, f"deaths before call {first} ({label}) and {second} calls later")
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)

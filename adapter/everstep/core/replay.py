@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field, replace
@@ -157,6 +158,7 @@ class Replay:
         self._consumed_keys: dict[str, int] = {}
         self._nonces: dict[str, str] = {}
         self._leading: set[int] = set()
+        self._fired_in: defaultdict[int, set[int]] = defaultdict(set)
         self._effects: dict[int, list[Command]] = {}
         self._times: list[Micros] = []
         self._asked: list[_Asked] = []
@@ -313,6 +315,17 @@ class Replay:
         """Whether this timer was the first to fire in its turn, so that its message stands for the others'."""
         return op in self._leading
 
+    def led_to(self, turns: set[int]) -> set[int]:
+        """These turns, those in which timers fired that they had asked for, and so on.
+
+        If the messages of these turns were never sent, no message of their own stands for the others.
+        """
+        found: set[int] = set()
+        while turns:
+            found |= turns
+            turns = {later for turn in turns for later in self._fired_in.get(turn, ())} - found
+        return found
+
     @property
     def one_step(self) -> bool:
         """Whether a single step is under way, so that its outcome will hardly meet another."""
@@ -451,10 +464,12 @@ class Replay:
             self._deliver(event)
             if isinstance(event, (StepCompleted, StepFailed, TimerFired)):
                 self._consumed_in[event.op] = self.turns
-                self._asked_in.pop(event.op, None)
-                if isinstance(event, TimerFired) and not fired:
-                    fired = True
-                    self._leading.add(event.op)
+                asked_in = self._asked_in.pop(event.op, None)
+                if isinstance(event, TimerFired) and asked_in is not None:
+                    self._fired_in[asked_in].add(self.turns)
+                    if not fired:
+                        fired = True
+                        self._leading.add(event.op)
             else:
                 key = event_key(event)
                 self._consumed_keys[key] = self.turns

@@ -437,7 +437,7 @@ def _unsure(replay: Replay, decision: Decision, arrival: Arrival, inbox: Sequenc
             decision.consumed.remove(entry.key)
             look = AdvanceRun(run_id=run.run_id, cause=f"turn.{turn}", due=settled_at)
             decision.messages.append(outgoing(look, settled_at, run.root_id, run.workflow))
-    return {turn for turn in turns if turn is not None}
+    return replay.led_to({turn for turn in turns if turn is not None})
 
 
 def _recent(replay: Replay, arrival: Arrival, run: RunRecord, now: Micros) -> set[int]:
