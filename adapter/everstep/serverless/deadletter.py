@@ -9,6 +9,7 @@ a step                          the step fails with `StepInterruptedError`, whic
                                 catch
 start, advance, timer           the run is parked; ``resume`` asks again for all it waits for
 unreadable, its id names a run  the run is parked, until code is deployed that can read it
+any, but the run is unreadable  the run is parked, for the same reason
 unreadable, of no known run     kept in the dead-letter queue, and logged each time
 =============================== ==================================================================
 
@@ -24,12 +25,13 @@ from aws_lambda_powertools.utilities.batch.types import PartialItemFailureRespon
 from everstep.codec.failures import encode_error
 from everstep.core.history import StepFailed
 from everstep.core.messages import AdvanceRun, ExecuteStep, FireTimer, StartRun
-from everstep.errors import StepInterruptedError
+from everstep.core.run import Parked, Problem
+from everstep.errors import SerializationError, StepInterruptedError
 from everstep.ports import Delivery, Unreadable
 from everstep.runtime.advance import park
 from everstep.runtime.deliver import entry_of, wake
 from everstep.runtime.engine import Engine
-from everstep.runtime.progress import AttemptFailed
+from everstep.runtime.progress import AttemptFailed, RunParked
 from everstep.serverless.batch import UnreadableMessageError, answer
 from everstep.serverless.context import Invocation, LambdaContext
 from everstep.serverless.deliveries import Deliveries, run_of_delivery
@@ -72,7 +74,11 @@ class DeadLetterHandler:
         if isinstance(message, StartRun):
             self._engine.backend.runs.create(message.run)  # whoever started it may have died before
         run_id = run_of_delivery(delivery)
-        snapshot = None if run_id is None else self._engine.backend.runs.load(run_id, first_turn=_NO_TURNS)
+        try:
+            snapshot = None if run_id is None else self._engine.backend.runs.load(run_id, first_turn=_NO_TURNS)
+        except SerializationError as error:
+            self._park_unread(str(run_id), f"its record cannot be read: {error}")
+            return
         if isinstance(message, Unreadable) and snapshot is None:
             self._watch.logger.error(
                 "a dead letter cannot be read, and no run can be told that it belongs to; it stays in the dead-letter "
@@ -93,6 +99,13 @@ class DeadLetterHandler:
                 park(self._engine, run_id, "unreadable", f"a message for it cannot be read: {reason}")
             case _:
                 assert_never(message)
+
+    def _park_unread(self, run_id: str, reason: str) -> None:
+        engine = self._engine
+        now = engine.clock.now()
+        problem = Problem(code="unreadable", message=reason, turn=-1, build=engine.registry.build, at=now)
+        engine.backend.runs.mark(run_id, Parked(problem=problem))  # which leaves a closed run as it is
+        engine.tell(RunParked(run_id=run_id, reason=reason))
 
     def _give_up(self, message: ExecuteStep, root_id: str) -> None:
         """The step's outcome is its failure, unless another outcome came first.
