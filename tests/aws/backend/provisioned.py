@@ -9,7 +9,7 @@ from typing import Any, Final
 import botocore.session
 
 from everstep.backends.aws import AwsResources
-from infra.provision import make_table, provision
+from infra.provision import ClientFactory, make_table, provision
 from infra.template import Scope, Template, load_template, mapping
 from tests.aws.servers.emulator import REGION
 
@@ -28,18 +28,26 @@ def _template() -> Template:
     return load_template()
 
 
-def new_resources(endpoint: str | None, *, only_table: bool = False, **changes: Any) -> AwsResources:
+def make_plain_table(dynamodb: Any, name: str) -> None:
+    """The table with its indexes alone, which is quicker, and all that dynalite knows."""
+    properties = mapping(Scope(template=_template()).resolve(_template().properties("RunsTable")), "RunsTable")
+    make_table(dynamodb, name, properties, plain=True)
+
+
+def new_resources(
+    endpoint: str | None, *, only_table: bool = False, client: ClientFactory | None = None, **changes: Any
+) -> AwsResources:
     """New, empty ones, under new names.
 
     Args:
         endpoint: of the server; None is moto.
-        only_table: the table with its indexes alone is made, which is quicker, and all that dynalite knows.
+        only_table: nothing but the table is made, and that plain.
+        client: makes the clients it is done with. Who does it often can keep them: making one takes milliseconds.
     """
     name = f"everstep-{next(_numbers)}"
-    client = functools.partial(session().create_client, region_name=REGION, endpoint_url=endpoint)
+    client = client or functools.partial(session().create_client, region_name=REGION, endpoint_url=endpoint)
     if only_table:
-        properties = mapping(Scope(template=_template()).resolve(_template().properties("RunsTable")), "RunsTable")
-        make_table(client("dynamodb"), name, properties, plain=True)
+        make_plain_table(client("dynamodb"), name)
         names = {
             "table": name,
             "queue_url": f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/{name}",

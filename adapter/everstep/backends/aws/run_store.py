@@ -26,6 +26,7 @@ from everstep.backends.aws.items import (
     turn_key,
     valid,
 )
+from everstep.backends.aws.resources import EXPIRES_AT
 from everstep.backends.aws.stream_store import expire_stream
 from everstep.backends.aws.table import DynamoTable
 from everstep.codec.envelope import seal
