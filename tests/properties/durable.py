@@ -11,7 +11,9 @@ import heapq
 import itertools
 import json
 import random
+from collections import deque
 from collections.abc import Awaitable, Iterable
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal
 
 import everstep
@@ -19,9 +21,10 @@ from everstep import RetryPolicy, Workflows, get_step_metadata
 from everstep.assembly import use_connection
 from everstep.backends.memory import open_memory
 from everstep.client import start_sync
-from everstep.core.history import Micros
+from everstep.core.history import HookReceived, Micros
 from everstep.core.messages import ExecuteStep, Message
-from everstep.ports import Unreadable
+from everstep.errors import HookNotFoundError
+from everstep.ports import Backend, HookClaim, RunQuery, Unreadable
 from everstep.runtime.connection import Connection
 from everstep.runtime.handle import StepRunner, handle
 from everstep.testing.clock import VirtualClock
@@ -70,10 +73,21 @@ class DurablePlatform:
     def as_completed(self, aws: list[Any]) -> Iterable[Awaitable[Any]]:
         return everstep.as_completed(aws)
 
+    def hook(self, payloads: list[tuple[int, int]]) -> AbstractAsyncContextManager[Awaitable[int]]:
+        return everstep.create_hook(type=int, metadata=[[ms, payload] for ms, payload in payloads])
+
+    def child(self, tree: Node) -> Awaitable[Any]:
+        return child(json.dumps(tree))
+
 
 @wf.workflow
 async def program(tree: str) -> str:
     return await Interpreter(DurablePlatform()).main(json.loads(tree))
+
+
+@wf.workflow
+async def child(tree: str) -> Any:
+    return await Interpreter(DurablePlatform()).run(json.loads(tree))
 
 
 RUNNER = StepRunner()
@@ -89,7 +103,8 @@ def run_durable(tree: Node, mode: Mode) -> tuple[str, History]:
     backend = open_memory(atomic_units=False)
     connection = Connection(backend, clock, entropy=chance.randbytes, chance=chance.random)
     engine = connection.engine(wf, verify=mode == "verify")
-    pending: list[tuple[Micros, int, str, str, Message]] = []
+    pending: list[tuple[Micros, int, str, str, Message | HookReceived]] = []
+    claimed = seen_claims(backend)
     with use_connection(connection):
         run = start_sync(program, json.dumps(tree))
         backend.source.register("driver", until=FOREVER)
@@ -102,20 +117,51 @@ def run_durable(tree: Node, mode: Mode) -> tuple[str, History]:
                 break
             moment, _, message_id, root_id, message = heapq.heappop(pending)
             clock.set(moment)
+            if isinstance(message, HookReceived):
+                send(connection, message_id, message.payload)
+                continue
             handle(engine, message, RUNNER, root_id=root_id)
             backend.source.acknowledge([message_id])
+            while claimed:
+                hook = claimed.popleft()
+                for ms, payload in json.loads(hook.metadata or b""):
+                    received = HookReceived(op=hook.op, key="", payload=b"%d" % payload)
+                    heapq.heappush(pending, (clock.now() + ms * 1000, next(order), hook.token, "", received))
             if mode == "cold":
                 engine.live.clear()
         else:
             raise AssertionError(f"it does not end within {MESSAGES} messages")
     engine.live.clear()
-    history = History.read(backend, run.run_id)
-    wrong = violations(history)
-    assert not wrong, wrong
+    histories = [History.read(backend, each.run_id) for each in backend.inspector.list_runs(RunQuery(limit=1000)).runs]
+    for each in histories:
+        wrong = violations(each)
+        assert not wrong, wrong
+    history = next(each for each in histories if each.run.run_id == run.run_id)
     kind, found = outcome(history.run)
     assert kind == "completed", (kind, found)
     assert replay(wf, history) == found
     return found, history
+
+
+def seen_claims(backend: Backend) -> deque[HookClaim]:
+    """The hooks as they are opened: whoever is to send to them learns of it at once."""
+    seen: deque[HookClaim] = deque()
+    claim = backend.hooks.claim
+
+    def claim_and_tell(hook: HookClaim) -> HookClaim | None:
+        if backend.hooks.find(hook.token) is None:
+            seen.append(hook)
+        return claim(hook)
+
+    backend.hooks.claim = claim_and_tell  # type: ignore[method-assign, assignment]
+    return seen
+
+
+def send(connection: Connection, token: str, payload: bytes) -> None:
+    try:
+        connection.resume_hook(token, payload)
+    except HookNotFoundError:  # it has been closed
+        pass
 
 
 def _duration(message: Message) -> Micros:

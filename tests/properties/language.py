@@ -13,6 +13,7 @@ import asyncio
 import json
 import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from itertools import count, groupby
 from typing import Any, Final, Protocol
@@ -32,6 +33,11 @@ class Platform(Protocol):
     def step(self, kind: str, number: int, ms: int) -> Awaitable[int]: ...
     def sleep(self, seconds: float) -> Awaitable[None]: ...
     def as_completed(self, aws: list[Any]) -> Iterable[Awaitable[Any]]: ...
+    def hook(self, payloads: list[tuple[int, int]]) -> AbstractAsyncContextManager[Awaitable[int]]:
+        """An open hook to which somebody sends: so many milliseconds later, this payload."""
+
+    def child(self, tree: Node) -> Awaitable[Any]:
+        """The tree in a run of its own."""
 
 
 # --- programs ----------------------------------------------------------------------------------------
@@ -42,6 +48,7 @@ LEAVES: Final = (
     *(["step"] * 8),
     *(["sleep"] * 4),
     *(["pipeline"] * 2),
+    *(["hook"] * 3),
     *(["put"] * 2),
     *(["set"] * 2),
     *("get", "wait_set", "value", "raise"),
@@ -67,6 +74,7 @@ BRANCHES: Final = (
     "spawn",
     "spawn",
     "shield",
+    "child",
 )
 STEPS: Final = ("work", "work", "work", "thread", "fail", "flaky")
 WHEN: Final = ("FIRST_COMPLETED", "FIRST_EXCEPTION", "ALL_COMPLETED")
@@ -93,6 +101,11 @@ def _trees(draw: st.DrawFn, depth: int) -> Node:
             return ["sleep", one_of(["everstep", "asyncio"]), one_of(size)]
         case "pipeline":
             return ["pipeline", draw(st.integers(1, 3)), one_of(size), draw(st.integers(0, 1))]
+        case "hook":
+            sizes = tuple(one_of(size) for _ in range(draw(st.integers(1, 4))))  # a list would be taken for a node
+            return ["hook", sizes, draw(st.integers(1, len(sizes))), draw(st.booleans())]
+        case "child":
+            return ["child", one_of(size), inner()]
         case "sequence" | "group" | "as_completed" as kind:
             return [kind, several()]
         case "gather":
@@ -208,6 +221,23 @@ class Interpreter:
 
     async def do_raise(self, number: int) -> None:
         raise LookupError(f"node {number}")
+
+    async def do_hook(self, number: int, sizes: list[str], wanted: int, at_once: bool) -> list[int]:
+        """Wait for so many payloads, one after the other or by as many tasks; what comes later is dropped."""
+        payloads = [(ms_of(number, size, 30 + each), number * 100 + each) for each, size in enumerate(sizes)]
+
+        async def take() -> int:
+            payload = await hook
+            self.note(number, f"payload {payload}")
+            return payload
+
+        async with self.platform.hook(payloads) as hook:
+            if at_once:
+                return list(await asyncio.gather(*(take() for _ in range(wanted))))
+            return [await take() for _ in range(wanted)]
+
+    async def do_child(self, number: int, size: str, node: Node) -> Any:
+        return await self.platform.child(["sequence", number, [["sleep", number, "everstep", size], node]])
 
     async def do_put(self, number: int) -> None:
         await self.items.put(number)

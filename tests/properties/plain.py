@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Generator, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from tests.properties.language import RETRY_SECONDS, Interpreter, Node
@@ -45,6 +46,16 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return super().call_at(when, *args, **options)
 
 
+class _Next:
+    """Each time it is awaited, the next payload."""
+
+    def __init__(self, waiting: asyncio.Queue[int]) -> None:
+        self._waiting = waiting
+
+    def __await__(self) -> Generator[Any, None, int]:
+        return self._waiting.get().__await__()
+
+
 class PlainPlatform:
     async def step(self, kind: str, number: int, ms: int) -> int:
         await asyncio.sleep(ms / 1000)
@@ -57,6 +68,23 @@ class PlainPlatform:
 
     def sleep(self, seconds: float) -> Awaitable[None]:
         return asyncio.sleep(seconds)
+
+    @asynccontextmanager
+    async def hook(self, payloads: list[tuple[int, int]]) -> AsyncIterator[Awaitable[int]]:
+        waiting: asyncio.Queue[int] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        for ms, payload in payloads:
+            loop.call_later(ms / 1000, waiting.put_nowait, payload)
+        yield _Next(waiting)
+
+    async def child(self, tree: Node) -> Any:
+        """A task that is not waited for when it is cancelled; what it does then is of no interest here."""
+        task = asyncio.create_task(Interpreter(PlainPlatform()).run(tree))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
 
     def as_completed(self, aws: list[Any]) -> Iterable[Awaitable[Any]]:
         return asyncio.as_completed([asyncio.ensure_future(each) for each in aws])

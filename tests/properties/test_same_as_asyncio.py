@@ -3,10 +3,10 @@
 `language.programs` draws bodies out of steps (that return, fail, or fail once and are retried), sleeps, `gather`
 (with and without ``return_exceptions``), `TaskGroup`, `wait_for`, `timeout`, `wait` in all three forms with and
 without a time limit, `as_completed`, `create_task` with cancellation, `shield`, `Semaphore`, `Lock`, `Queue`,
-`Event`, ``try`` and clean-up that itself waits, nested at will. One interpreter runs them on plain asyncio with
-virtual time (`plain`), and as a workflow (`durable`). Both must agree on the result (values; exception types and
-messages), on the trace of everything that began, ended, failed or was cancelled, in order, and on when it did, to the
-millisecond.
+`Event`, ``try`` and clean-up that itself waits, hooks that somebody sends to, and child runs, nested at will. One
+interpreter runs them on plain asyncio with virtual time (`plain`), and as a workflow (`durable`). Both must agree on
+the result (values; exception types and messages), on the trace of everything that began, ended, failed or was
+cancelled, in order, and on when it did, to the millisecond.
 
 The engine runs each program three ways: warm; with its live instance thrown away after every message, so that every
 turn starts with a replay from scratch; and with ``verify=True``. The three histories must be the same, turn by turn.

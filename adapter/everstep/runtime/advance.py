@@ -239,7 +239,7 @@ def settle(engine: Engine, decision: Decision) -> None:
                     run,
                     problem=None,
                     status=RunStatus.RUNNING,
-                    started_at=run.started_at or replay.started_at,
+                    started_at=run.started_at or replay.time_of(0),
                     paused_at=(run.paused_at or replay.loop.now) if replay.paused else None,
                     attributes=replay.attributes,
                     first_attributes=run.started_with,
