@@ -45,7 +45,7 @@ from everstep.core.run import (
     Unparked,
     Unpaused,
 )
-from everstep.errors import StoreError
+from everstep.errors import StoreBusyError, StoreError
 from everstep.ports import InboxEntry, Snapshot
 
 _REMEMBERED: Final = 10_000
@@ -121,7 +121,7 @@ class DynamoRunStore:
             started_at = self._starts.get(run_id)
         run = run_items.from_item(record, self._blobs, started_at)
         if self._retention and run.completed_at is not None and EXPIRES_AT not in record:
-            self._expire(run_id, run.completed_at)
+            self._expire_left(run_id, run.completed_at)
         return Snapshot(
             run=run,
             turns=turns,
@@ -193,6 +193,15 @@ class DynamoRunStore:
         item = key(run_id, published_key(change.name)) | {"name": s(valid(change.name)), "turn": n(change.turn)}
         item["value"] = self._blobs.hold(run_id, f"pub-{change.turn}", seal(change.value), inline=INLINE)
         self._table.put_if(item, "attribute_not_exists(pk) OR #turn < :turn", {":turn": n(change.turn)}, turn="turn")
+
+    def _expire_left(self, run_id: str, closed_at: Micros) -> None:
+        """As `_expire`, but whoever may only read goes on without."""
+        try:
+            self._expire(run_id, closed_at)
+        except StoreBusyError:
+            raise
+        except StoreError:
+            return
 
     def _expire(self, run_id: str, closed_at: Micros) -> None:
         """Let all items of a closed run expire, the record last, so that no history is ever left without its record.
