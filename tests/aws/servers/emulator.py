@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,12 +32,11 @@ class Emulator:
 
 
 @contextmanager
-def emulator(*, access_control: bool, functions_see: Mapping[str, str] | None = None) -> Iterator[Emulator]:
+def emulator(*, access_control: bool) -> Iterator[Emulator]:
     """A fresh MiniStack, with a folder of its own that is deleted with it.
 
     Args:
         access_control: enforce IAM policies.
-        functions_see: more variables, which functions inherit.
     """
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="everstep-ministack-", ignore_cleanup_errors=True) as name:
@@ -58,7 +57,6 @@ def emulator(*, access_control: bool, functions_see: Mapping[str, str] | None = 
             "IOT_MTLS_ENABLED": "0",
             "MINISTACK_REGION": REGION,
             "AUTH": "true" if access_control else "false",
-            **(functions_see or {}),
         }
         python = environments.ministack() / "bin" / "python"
         command = [str(python), "-P", str(Path(__file__).with_name("launcher.py"))]
