@@ -143,8 +143,9 @@ def test_asking_for_a_conflict(trial, empty):
     """The answer is a deposit, a wake-up and a turn more."""
     cost = Cost(trial)
     run, _, _ = begin(trial, confirms)
-    writes, _, messages, _ = cost.look()
-    assert (writes - empty[0], messages - empty[2]) == (1 + 1 + 1 + 1 + 1 + 1 + 1, 1)
+    writes, reads, messages, _ = cost.look()
+    assert (writes - empty[0], messages - empty[2]) == (1 + 1 + 1 + 1 + 1 + 1 + 1, 1)  # the hook's two, too
+    assert reads - empty[1] == 1 + 1
     assert status(trial, run) == "completed"
 
 
@@ -155,16 +156,16 @@ def test_a_child(trial, empty):
     one = cost.look()
     begin(trial, calls, count=2)
     two = cost.look()
-    assert (two[0] - one[0], two[2] - one[2]) == (empty[0] + 5, empty[2] + 1)
-    assert (one[0] - empty[0], one[2] - empty[2]) == (empty[0] + 5, empty[2] + 1)
+    more = (empty[0] + 5, empty[1] + 2, empty[2] + 1)  # its record is looked for before it is made
+    assert tuple(after - before for after, before in zip(two[:3], one[:3], strict=True)) == more
+    assert tuple(after - before for after, before in zip(one[:3], empty[:3], strict=True)) == more
     assert status(trial, run) == "completed"
 
 
 def test_a_run_that_is_started_and_not_awaited(trial, empty):
     cost = Cost(trial)
     begin(trial, starts)
-    writes, _, messages, _ = cost.look()
-    assert (writes, messages) == (2 * empty[0], 2 * empty[2])
+    assert cost.look()[:3] == (2 * empty[0], 2 * empty[1] + 1, 2 * empty[2])
 
 
 @pytest.mark.parametrize(("ask", "expected"), [("cancel", 1 + 1 + 1), ("terminate", 1 + 1)])
@@ -174,8 +175,8 @@ def test_ending_a_run(trial, ask, expected):
     getattr(trial.connection, ask)(run.run_id, "enough")
     assert cost.look() == (1, 1, 1, 2)
     trial.drain(engine)
-    writes, _, messages, _ = cost.look()
-    assert (writes, messages) == (expected + 1, 1 if ask == "cancel" else 0)
+    writes, reads, messages, _ = cost.look()
+    assert (writes, reads, messages) == (expected + 1, *((1, 1) if ask == "cancel" else (2, 0)))
     assert status(trial, run) == "cancelled"
 
 
@@ -184,7 +185,7 @@ def test_waking_pausing_and_unpausing(trial):
     for ask, writes in [("pause", 1 + 1 + 1 + 1), ("unpause", 1 + 1 + 1 + 1), ("wake_up", 1 + 1 + 1 + 1)]:
         getattr(trial.connection, ask)(run.run_id)  # a deposit; a turn, the record, the inbox entry
         trial.drain(engine)
-        assert cost.look()[0] == writes
+        assert cost.look()[:3] == (writes, 2, 1)
     assert status(trial, run) == "completed"
 
 
