@@ -121,14 +121,14 @@ def test_a_hook(trial, empty):
     assert cost.look() == (1, 1, 1, 2)
     trial.drain(engine)
     writes, reads, messages, _ = cost.look()
-    assert (writes, messages) == (1 + 1 + 1 + 1, 0)  # turn, release, inbox entry removed; closed
+    assert (writes, messages) == (1 + 1 + 1 + 1 + 1, 0)  # wake flag down, turn, release, inbox entry removed; closed
     assert reads == 1
     assert status(trial, run) == "completed"
 
 
 def test_more_of_the_same(trial):
-    """Each further hook of a run: 5 WRU, 3 RRU, 1 message. Each further payload of an open hook: 3 WRU, 2 RRU, 1."""
-    for workflow, expected in [(asks, (5, 3, 1)), (streams, (3, 2, 1))]:
+    """Each further hook of a run: 6 WRU, 3 RRU, 1 message. Each further payload of an open hook: 4 WRU, 2 RRU, 1."""
+    for workflow, expected in [(asks, (6, 3, 1)), (streams, (4, 2, 1))]:
         run, engine, cost = begin(trial, workflow, count=3)
         for _ in range(2):
             trial.connection.resume_hook("t", b'"x"')
@@ -168,9 +168,9 @@ def test_a_run_that_is_started_and_not_awaited(trial, empty):
     assert cost.look()[:3] == (2 * empty[0], 2 * empty[1] + 1, 2 * empty[2])
 
 
-@pytest.mark.parametrize(("ask", "expected"), [("cancel", 1 + 1 + 1), ("terminate", 1 + 1)])
+@pytest.mark.parametrize(("ask", "expected"), [("cancel", 1 + 1 + 1 + 1), ("terminate", 1 + 1 + 1)])
 def test_ending_a_run(trial, ask, expected):
-    """Ask: look, deposit, message. Then: turns (of cancel with the clean-up), inbox entry removed, closed."""
+    """Ask: look, deposit, message. Then: wake flag down, turns (of cancel with the clean-up), inbox, closed."""
     run, engine, cost = begin(trial, sleeps)
     getattr(trial.connection, ask)(run.run_id, "enough")
     assert cost.look() == (1, 1, 1, 2)
@@ -182,10 +182,10 @@ def test_ending_a_run(trial, ask, expected):
 
 def test_waking_pausing_and_unpausing(trial):
     run, engine, cost = begin(trial, sleeps)
-    for ask, writes in [("pause", 1 + 1 + 1 + 1), ("unpause", 1 + 1 + 1 + 1), ("wake_up", 1 + 1 + 1 + 1)]:
-        getattr(trial.connection, ask)(run.run_id)  # a deposit; a turn, the record, the inbox entry
+    for ask in ("pause", "unpause", "wake_up"):
+        getattr(trial.connection, ask)(run.run_id)  # a deposit; wake flag down, a turn, the record, the inbox entry
         trial.drain(engine)
-        assert cost.look()[:3] == (writes, 2, 1)
+        assert cost.look()[:3] == (1 + 1 + 1 + 1 + 1, 2, 1)
     assert status(trial, run) == "completed"
 
 

@@ -98,8 +98,7 @@ def _encode_one(record: Event | Message | RunRecord) -> bytes:
 
 def _write_advance(message: AdvanceRun, payloads: Payloads) -> str:
     recover = "true" if message.recover else "false"
-    flagged = ",1" if message.flagged else ""
-    return f'["ar",{quote_ascii(message.run_id)},{quote_ascii(message.cause)},{recover},{message.due}{flagged}]'
+    return f'["ar",{quote_ascii(message.run_id)},{quote_ascii(message.cause)},{recover},{message.due}]'
 
 
 def _write_execute(message: ExecuteStep, payloads: Payloads) -> str:
@@ -232,13 +231,9 @@ def _decode_one(data: bytes, kind: str, readers: dict[str, Reader]) -> Any:
 
 
 def _read_advance(row: Row, rest: Rest) -> AdvanceRun:
-    _, run_id, cause, recover, due, *flagged = row
+    _, run_id, cause, recover, due = row
     return AdvanceRun(
-        run_id=check(run_id, str),
-        cause=check(cause, str),
-        recover=check(recover, bool),
-        due=check(due, int),
-        flagged=bool(flagged),
+        run_id=check(run_id, str), cause=check(cause, str), recover=check(recover, bool), due=check(due, int)
     )
 
 

@@ -23,7 +23,6 @@ class AdvanceRun:
     Attributes:
         cause: makes the message's id unique.
         recover: ask again for all that is outstanding: the run was parked, or messages may be lost.
-        flagged: the run's wake flag was raised for it, and is to be lowered before the inbox is read.
         due: when it was to be delivered; it is at least that late, whatever the clock of the receiver says.
     """
 
@@ -31,7 +30,6 @@ class AdvanceRun:
     cause: str
     recover: bool = False
     due: Micros = 0
-    flagged: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -169,7 +169,8 @@ def record(engine: Engine, decision: Decision) -> bool:
     if decision.cancelled and decision.live is not None:
         _hurry(engine, decision, decision.live.replay)
     for report in decision.reports:
-        deliver(engine, report.run_id, decision.run.root_id, report.workflow, report.event)
+        root_id, workflow = decision.run.root_id, report.workflow
+        deliver(engine, report.run_id, root_id, workflow, report.event, always=decision.again)
         decision.woke = True
     for entry in decision.deposits:
         backend.inbox.deposit(run_id, entry)
@@ -348,7 +349,9 @@ def _decide(
     if run.problem is not None:
         decision.changes.append(Unparked())
     unsure = _unsure(replay, decision, arrival, inbox, now)
-    repeat_effects(decision, replay, unsure | _recent(replay, arrival, run, now))
+    perhaps = unsure | _recent(replay, arrival, run, now)
+    decision.again = bool(perhaps)
+    repeat_effects(decision, replay, perhaps)
     if events:
         _make_turn(engine, decision, replay, events, now, slots)
     if replay.closing is None:
@@ -473,7 +476,7 @@ def _wait_for_code(engine: Engine, run: RunRecord, arrival: Arrival) -> Decision
 
     A message that comes again was to guard a turn that may not have taken effect. It will be gone, so see to it now.
     """
-    decision = Decision(run=run, deposits=_entries(arrival.events))
+    decision = Decision(run=run, deposits=_entries(arrival.events), again=True)
     if arrival.keys:
         snapshot = engine.backend.runs.load(run.run_id)
         if snapshot is not None:

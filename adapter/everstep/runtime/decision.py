@@ -80,6 +80,7 @@ class Decision:
         reports: what other runs are told.
         discarded: ids of messages nobody needs any more.
         consumed: keys of inbox entries.
+        again: some of it may have been written before, by somebody who died before he woke who was to be told of it.
         woke: set when it is recorded: more was sent than `messages`.
     """
 
@@ -96,6 +97,7 @@ class Decision:
     deposits: list[InboxEntry] = field(default_factory=list)
     changes: list[RunChange] = field(default_factory=list)
     consumed: list[str] = field(default_factory=list)
+    again: bool = False
     woke: bool = False
 
     @property

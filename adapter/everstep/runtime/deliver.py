@@ -17,7 +17,7 @@ def wake(engine: Engine, run_id: str, root_id: str, workflow: str, *, always: bo
     """Make an advance happen for what is in the run's inbox, unless one is under way already."""
     now = engine.clock.now()
     if engine.backend.inbox.raise_flag(run_id, now=now) or always:
-        message = AdvanceRun(run_id=run_id, cause=engine.nonce(), flagged=True)
+        message = AdvanceRun(run_id=run_id, cause=engine.nonce())
         engine.backend.queue.send([outgoing(message, now, root_id, workflow)])
 
 

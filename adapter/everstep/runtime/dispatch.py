@@ -266,7 +266,7 @@ def finish(
         keys: of events whose messages have come again.
     """
     run, turns = snapshot.run, snapshot.turns
-    decision = Decision(run=run, consumed=_inbox(snapshot))
+    decision = Decision(run=run, consumed=_inbox(snapshot), again=True)
     last = turns[-1] if turns else None
     command = last_word(turns)
     if command is None:
@@ -318,7 +318,7 @@ def after_the_end(snapshot: Snapshot, keys: Collection[str]) -> Decision:
         keys: of events whose messages have come again.
     """
     run, turns = snapshot.run, snapshot.turns
-    decision = Decision(run=run, consumed=_inbox(snapshot))
+    decision = Decision(run=run, consumed=_inbox(snapshot), again=True)
     redo(decision, turns, turns_of(turns, [*keys, *decision.consumed]))
     known = consumed(turns)
     tokens = {each.op: each.token for turn in turns for each in turn.commands if isinstance(each, OpenHook)}

@@ -74,7 +74,7 @@ def handle(
         time_left: what this process still has for a step, where it ends by itself.
     """
     again = receives > 1
-    if again or (isinstance(message, AdvanceRun) and message.flagged):
+    if again or isinstance(message, AdvanceRun):  # an advance lowers the flag before it reads
         engine.backend.inbox.lower_flag(run_of(message))
     match message:
         case StartRun(run=run):

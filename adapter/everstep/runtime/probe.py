@@ -18,7 +18,7 @@ def send_probe(backend: Backend, clock: Clock, entropy: Callable[[int], bytes], 
     now = clock.now()
     run_id = new_run_id(now, entropy(ENTROPY_BYTES))
     backend.inbox.raise_flag(run_id, now=now)
-    backend.queue.send([outgoing(AdvanceRun(run_id=run_id, cause="probe", flagged=True), now, run_id, workflow)])
+    backend.queue.send([outgoing(AdvanceRun(run_id=run_id, cause="probe"), now, run_id, workflow)])
     return run_id
 
 

@@ -256,7 +256,7 @@ class Worker:
             self._received.popleft()
 
     def _arrive(self, delivery: Delivery, message: StartRun | AdvanceRun | FireTimer) -> None:
-        if delivery.receives > 1 or (isinstance(message, AdvanceRun) and message.flagged):
+        if delivery.receives > 1 or isinstance(message, AdvanceRun):  # an advance lowers the flag before it reads
             self.engine.backend.inbox.lower_flag(run_of(message))
         self._for(run_of(message)).take(delivery, message)
 
