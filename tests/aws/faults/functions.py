@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import itertools
 import json
@@ -13,6 +14,7 @@ from datetime import UTC, datetime
 from functools import cache, partial
 from typing import Any, Final
 
+from everstep import read_stream
 from everstep.app import Workflow, Workflows
 from everstep.assembly import sqs_deliveries, use_connection
 from everstep.backends.aws import AwsClients, AwsResources, open_aws
@@ -263,7 +265,8 @@ class Functions:
         [record] = sent["Records"]
         record["body"] = held.body
         record["attributes"]["ApproximateReceiveCount"] = str(held.receives)
-        answer = (self.dead_letters if held.dead else self.worker)(sent, Context())
+        with use_connection(self.connection):  # which steps use
+            answer = (self.dead_letters if held.dead else self.worker)(sent, Context())
         assert answer["batchItemFailures"] in ([], [{"itemIdentifier": record["messageId"]}])
         return not answer["batchItemFailures"]
 
@@ -304,6 +307,15 @@ class Functions:
             ExpressionAttributeValues={":pk": {"S": f"run#{run_id}"}},
         )
         return {item["sk"]["S"]: item for item in found["Items"]}
+
+    def stream(self, run_id: str) -> list[Any]:
+        """What steps of the run have written."""
+
+        async def read() -> list[Any]:
+            return [chunk async for chunk in read_stream(run_id)]
+
+        with use_connection(self.connection):
+            return asyncio.run(read())
 
     def logged(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.lines.getvalue().splitlines()]

@@ -8,7 +8,19 @@ from base64 import b85encode
 from typing import Final
 
 import everstep
-from everstep import RetryPolicy, Workflows, get_step_metadata, sleep
+from everstep import (
+    HookNotFoundError,
+    RetryPolicy,
+    Workflows,
+    create_hook,
+    get_step_metadata,
+    get_workflow_metadata,
+    get_writable,
+    publish,
+    resume_hook,
+    set_attributes,
+    sleep,
+)
 
 wf = Workflows()
 
@@ -46,6 +58,23 @@ async def draw(seed: int) -> str:
 @wf.step
 async def measure(text: str) -> int:
     return len(text)
+
+
+@wf.step
+async def tell(token: str, value: int) -> int:
+    try:
+        await resume_hook(token, value, resume_id=get_step_metadata().step_id)
+    except HookNotFoundError:  # it was sent before, and taken
+        pass
+    return value
+
+
+@wf.step
+async def write(count: int) -> int:
+    out = get_writable(type=int, on_retry="discard")
+    for number in range(count):
+        await out.write(number)
+    return count
 
 
 @wf.workflow
@@ -115,6 +144,37 @@ async def generations(left: int = 2, total: int = 0) -> int:
 
 
 @wf.workflow
+async def parent() -> int:
+    return sum(await asyncio.gather(steady(), pair_of_naps()))
+
+
+@wf.workflow
+async def pair_of_naps() -> int:
+    await sleep(30)
+    await sleep(30)
+    return await add(1, 1)
+
+
+@wf.workflow
+async def hooked() -> list[int]:
+    seen: list[int] = []
+    for number in range(2):
+        async with create_hook(token=f"door of {get_workflow_metadata().run_id}") as hook:
+            seen += await asyncio.gather(tell(hook.token, number), hook)
+    return seen
+
+
+@wf.workflow
+async def talkative() -> int:
+    set_attributes({"phase": "1"})
+    publish("progress", 1)
+    count = await write(3)
+    set_attributes({"phase": "2"})
+    publish("progress", 2)
+    return await add(count, await write(2))
+
+
+@wf.workflow
 async def weigh(text: str) -> int:
     await sleep(60)
     return await measure(text)
@@ -131,8 +191,13 @@ EXPECTED: Final[dict[str, object]] = {
     "large": [2 * LARGE, noise(1)],
     "once": "paid 5",
     "generations": 3,
+    "parent": 8,
+    "hooked": [0, 0, 1, 1],
+    "talkative": 5,
 }
 """What each returns that has no arguments."""
+STREAM: Final = [0, 1, 2, 0, 1]
+"""What `talkative` writes."""
 
 
 def ends_well(name: str, ended: tuple[str, object], *, claim_lost: bool) -> bool:
