@@ -12,6 +12,7 @@ from everstep import (
     ConfigurationError,
     ContextError,
     RunStatus,
+    StoreError,
     WorkflowRunCancelledError,
     WorkflowRunFailedError,
     WorkflowRunNotFoundError,
@@ -24,7 +25,9 @@ from everstep import (
     now,
     resume_hook_sync,
     sleep,
+    start,
 )
+from everstep.backends.memory import open_memory
 from everstep.core.history import (
     CancelRequested,
     CancelRun,
@@ -35,6 +38,8 @@ from everstep.core.history import (
     TimerFired,
     UnpauseRequested,
 )
+from everstep.core.ids import child_run_id
+from everstep.core.run import Parked, Problem
 from everstep.core.timeline import TimerState, timeline
 from everstep.testing import replay
 from tests.model.conftest import do
@@ -351,6 +356,42 @@ def test_what_is_asked_of_a_run_that_has_just_gone_on_as_a_new_one(app, env, ask
     assert not inbox(env, run)
 
 
+def test_what_is_asked_of_a_run_whose_last_turn_goes_on(app, environment):
+    """Whoever made that turn died before the record said so; the request is found by who finishes the run."""
+
+    @app.workflow(name="loop")
+    async def loop(number: int = 0) -> None:
+        if number == 0:
+            await create_hook(token="t")
+            continue_as_new(1)
+        await sleep("1h")
+
+    with environment(app, backend=open_memory(atomic_units=False)) as env:
+        run = env.start(loop)
+        env.wait_for_hook(run)
+        resume_hook_sync("t")
+        _die_at(env, env.connection.backend.runs, "mark")
+        do(run.cancel("in between"))
+        with pytest.raises(WorkflowRunCancelledError, match="in between"):
+            run.wait()
+
+
+def _die_at(env, port, call, when=lambda *_: True):
+    """Let the worker die at a call of this kind; the one that goes on has never seen the run."""
+    original = getattr(port, call)
+
+    def die(*arguments):
+        if when(*arguments):
+            raise StoreError("it died here")
+        return original(*arguments)
+
+    setattr(port, call, die)
+    with pytest.raises(StoreError, match="it died here"):
+        env.run_until_idle()
+    delattr(port, call)
+    env.engine.live.clear()
+
+
 def _as_it_was(env, record, call):
     """Make a call that still sees this record."""
     inspector = env.connection.backend.inspector
@@ -398,6 +439,39 @@ def test_a_parked_run_is_cancelled_when_it_can_go_on(env, parked):
     mend()
     with pytest.raises(WorkflowRunCancelledError, match="enough"):
         run.wait()
+
+
+def test_what_a_turn_began_is_not_forgotten_while_its_run_is_parked(app, environment):
+    """The worker died before it started the child; the message that guards that comes again when the run is parked."""
+
+    @app.step(name="work")
+    async def work() -> None: ...
+
+    @app.workflow(name="child")
+    async def child() -> str:
+        return "it ran"
+
+    @app.workflow(name="parent")
+    async def parent() -> None:
+        await work()
+        await start(child)
+        await create_hook(token="t")
+
+    with environment(app, backend=open_memory(atomic_units=False)) as env:
+        run, backend = env.start(parent), env.connection.backend
+        child_id = child_run_id(run.run_id, 0)
+
+        def starts_the_child(messages):
+            return any(each.message_id == f"start/{child_id}" for each in messages)
+
+        _die_at(env, backend.queue, "send", starts_the_child)
+        problem = Problem(code="poison", message="", turn=-1, build=env.engine.registry.build, at=env.clock.now())
+        backend.runs.mark(run.run_id, Parked(problem=problem))
+        backend.source.kill("test-worker")
+        backend.source.recover(now=env.clock.now())
+        env.run_until_idle()
+        assert do(run.status()) == "parked"
+        assert get_run(child_id).wait() == "it ran"
 
 
 def test_a_parked_run_is_terminated_at_once(env, parked):
